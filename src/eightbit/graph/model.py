@@ -1,0 +1,152 @@
+"""Small questions put to an `onnx_ir.Model`, and the edits that every pass needs.
+
+The graph is an `onnx_ir.Model` from end to end; nothing here is a second representation of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.errors import LoadError
+
+MAX_BYTES = 2**31 - 2**20  # protobuf stops at 2 GiB; leave room for the nodes beside the weights
+WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array behind `value` if it is an initializer or comes from a Constant node, else None."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The Python value of an attribute, or `default` where the node does not carry it."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def ints(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """An INTS attribute as a tuple, or None where the node does not carry it."""
+    found = attribute(node, name)
+    return None if found is None else tuple(int(i) for i in found)
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Input `index` of `node`, or None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether `node` is one of `op_types` of the standard ONNX domain."""
+    return node is not None and node.domain in ("", "ai.onnx") and node.op_type in op_types
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads `value` on one edge; None if there are more or it is a graph output."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """Number of axes of `value`, or None if unknown."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Shape of `value` with None for a free dimension; None if even the rank is unknown."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else None for d in value.shape)
+
+
+def unique_name(graph: ir.Graph, stem: str) -> str:
+    """`stem`, or `stem_1`, `stem_2`, ... whichever no tensor of the graph uses yet."""
+    taken = {v.name for v in graph.inputs} | set(graph.initializers)
+    taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+    return free_name(taken, stem)
+
+
+def free_name(taken: set[Any], stem: str) -> str:
+    """`stem`, or the first of `stem_1`, `stem_2`, ... that is not in `taken`."""
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
+
+
+def add_constant(graph: ir.Graph, stem: str, array: np.ndarray) -> ir.Value:
+    """Register `array` as a new initializer named after `stem` and return its value."""
+    name = unique_name(graph, stem)
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def replace_node(old: ir.Node, new: ir.Node | Sequence[ir.Node]) -> None:
+    """Put one or more nodes where `old` stands; the last one's outputs take over name, type and uses."""
+    nodes = [new] if isinstance(new, ir.Node) else list(new)
+    graph = old.graph
+    assert isinstance(graph, ir.Graph)
+    ir.convenience.replace_nodes_and_values(graph, old, [old], nodes, old.outputs, nodes[-1].outputs)
+
+
+def bypass(node: ir.Node, value: ir.Value) -> bool:
+    """Remove `node` and let its readers read `value` instead; False (and no change) if it cannot go.
+
+    A node between a graph input or an initializer and a graph output must stay: both names are fixed.
+    """
+    graph, output = node.graph, node.outputs[0]
+    assert isinstance(graph, ir.Graph)
+    if output.is_graph_output():
+        if value.is_graph_input() or value.is_initializer() or value.is_graph_output():
+            return False
+        if value.graph is not graph:
+            return False
+        value.name, value.shape = output.name, output.shape or value.shape
+    ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return True
+
+
+def initializer_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers of the main graph."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def check_weights(model: ir.Model) -> None:
+    """Raise LoadError, naming the tensor, on NaN anywhere, or Inf or no element in a layer's weights.
+
+    Infinity is legal elsewhere: attention masks use it.
+    """
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None:
+                raise LoadError(f"initializer '{name}' has no data; save the model with its weights")
+            layer = next(
+                (u.node for u in value.uses() if is_op(u.node, *WEIGHTED_OPS, "BatchNormalization")), None
+            )
+            if layer is not None and tensor.size == 0:
+                shape = tuple(tensor.shape.numpy())
+                raise LoadError(f"weight '{name}' of node '{layer.name}' has shape {shape}: no element")
+            if not tensor.dtype.is_floating_point():
+                continue
+            array = tensor.numpy()
+            finite = np.isfinite(array)
+            if finite.all():
+                continue
+            if np.isnan(array).any() or layer is not None:
+                bad = int(array.size - np.count_nonzero(finite))
+                raise LoadError(
+                    f"weight '{name}' holds {bad} value(s) that are NaN or Inf; retrain or re-save it"
+                )

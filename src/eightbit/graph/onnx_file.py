@@ -1,0 +1,183 @@
+"""An ONNX file or proto that a stranger made, read into a checked `onnx.ModelProto` or refused.
+
+Parsing alone checks nothing: protobuf accepts many random bytes, `onnx.load` follows what the file says
+about external data, and shape inference can exhaust memory. So sizes and paths are checked before
+any of them is believed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import external_data_helper, version_converter
+
+from eightbit.errors import LoadError
+from eightbit.graph.model import MAX_BYTES
+
+MIN_OPSET = 13  # the first with per-axis QuantizeLinear and axes as inputs; older ones are converted
+COMMON_OPSET = 21
+SUB_BYTE_BITS: dict[int, int] = {
+    **dict.fromkeys((onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1), 4),
+    **dict.fromkeys((onnx.TensorProto.INT2, onnx.TensorProto.UINT2), 2),
+}
+
+
+def read_file(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read a file and the external data beside it; the result holds all weights and has passed the checker.
+
+    Raises LoadError, naming the file, if it is missing, too big, truncated, not ONNX, or points outside.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if not file.is_file():
+            raise LoadError(f"{file} is not a file; give the path of an .onnx file")
+        if size > MAX_BYTES:
+            raise LoadError(f"{file} holds {size:,} bytes, more than the {MAX_BYTES:,} that are accepted")
+        data = file.read_bytes()
+    except OSError as cause:
+        raise LoadError(f"{file} cannot be read: {cause.strerror}; give the path of an .onnx file") from cause
+    try:
+        proto = onnx.load_model_from_string(data)
+    except DecodeError as cause:
+        raise LoadError(f"{file} is truncated or not an ONNX file; export or copy it again") from cause
+    if proto.ir_version == 0 or not proto.HasField("graph") or not proto.graph.node:
+        raise LoadError(
+            f"{file} is truncated or not an ONNX file: it holds no graph; export or copy it again"
+        )
+    try:
+        _load_external(proto, file)
+        return checked(proto)
+    except LoadError as cause:
+        raise LoadError(f"{file}: {cause}") from cause.__cause__
+
+
+def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` after the size checks and ONNX's checker, converted to opset 21 if it is older than 13.
+
+    Raises LoadError naming the tensor or node at fault.
+    """
+    if proto.ir_version == 0 or not proto.graph.node:
+        raise LoadError("the ONNX model holds no node; export it again")
+    for tensor in _tensors(proto.graph):
+        _check_size(tensor)
+    for value in (*proto.graph.input, *proto.graph.output):
+        if any(d.HasField("dim_value") and d.dim_value <= 0 for d in value.type.tensor_type.shape.dim):
+            sizes = tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
+            raise LoadError(f"'{value.name}' has shape {sizes}: every fixed axis must be at least 1")
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as cause:
+        raise LoadError(f"the ONNX checker refuses the model: {_first_line(cause)}") from cause
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None:
+        raise LoadError("the model imports no version of the ONNX operator set; export it again")
+    if opset >= MIN_OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, COMMON_OPSET)
+    except Exception as cause:  # the converter raises RuntimeError and its own ConvertError
+        raise LoadError(
+            f"the model uses opset {opset} and ONNX cannot convert it ({_first_line(cause)}); "
+            f"export it with opset {MIN_OPSET} or newer"
+        ) from cause
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _check_size(tensor: onnx.TensorProto) -> None:
+    """Compare what the dims promise with the bytes that are there, in Python integers: no overflow."""
+    if any(d < 0 for d in tensor.dims):
+        raise LoadError(f"tensor '{tensor.name}' has negative dims {list(tensor.dims)}")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise LoadError(
+            f"tensor '{tensor.name}' keeps its data in another file; load the model from its path"
+        )
+    if tensor.HasField("raw_data"):
+        wanted = _byte_count(tensor)
+        if wanted is not None and wanted != len(tensor.raw_data):
+            raise LoadError(
+                f"tensor '{tensor.name}' with dims {list(tensor.dims)} needs {wanted:,} bytes, "
+                f"the file holds {len(tensor.raw_data):,}; export or copy it again"
+            )
+
+
+def _byte_count(tensor: onnx.TensorProto) -> int | None:
+    bits = SUB_BYTE_BITS.get(int(tensor.data_type))
+    if bits is None:
+        try:
+            bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        except KeyError:
+            raise LoadError(f"tensor '{tensor.name}' has the unknown data type {tensor.data_type}") from None
+        if tensor.data_type == onnx.TensorProto.STRING:
+            return None
+    return (math.prod(tensor.dims) * bits + 7) // 8
+
+
+def _load_external(proto: onnx.ModelProto, file: Path) -> None:
+    """Read external data into `proto`, refusing every path that leaves the model's own folder."""
+    outside = [t for t in _tensors(proto.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    total = 0
+    for tensor in outside:
+        total += _check_external(tensor, file.parent)
+    if total > MAX_BYTES:
+        raise LoadError(f"the external weights take {total:,} bytes, more than the {MAX_BYTES:,} accepted")
+    try:
+        for tensor in outside:
+            external_data_helper.load_external_data_for_tensor(tensor, str(file.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    except Exception as cause:  # onnx's own path checks raise several kinds
+        raise LoadError(f"external data cannot be read: {_first_line(cause)}") from cause
+
+
+def _check_external(tensor: onnx.TensorProto, folder: Path) -> int:
+    """Bytes of one external tensor once its location, offset and length are found harmless."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    said = f"tensor '{tensor.name}' keeps its data in {location!r}"
+    if not location or os.path.isabs(location) or ".." in location.replace("\\", "/").split("/"):
+        raise LoadError(f"{said}: only a relative path inside the model's folder is accepted")
+    target = folder / location
+    steps = [target, *list(target.parents)[: len(Path(location).parts) - 1]]
+    if any(step.is_symlink() for step in steps):
+        raise LoadError(f"{said}: it is a symbolic link, which is not followed; copy the file itself")
+    if not target.is_file():
+        raise LoadError(f"{said}: there is no such file beside the model")
+    if target.stat().st_nlink > 1:
+        raise LoadError(f"{said}: it is a hard link to another file; copy the file itself")
+    try:
+        offset = int(entries.get("offset", "0") or 0)
+        length = int(entries["length"]) if entries.get("length") else None
+    except ValueError:
+        raise LoadError(f"{said}: its offset or length is no integer") from None
+    wanted = _byte_count(tensor)
+    length = wanted if length is None else length
+    size = target.stat().st_size
+    if offset < 0 or length is None or length < 0 or offset + length > size:
+        raise LoadError(
+            f"{said}: bytes {offset:,} to {offset + (length or 0):,} of a file of {size:,}; copy it again"
+        )
+    if wanted != length:
+        raise LoadError(f"{said}: dims {list(tensor.dims)} need {wanted:,} bytes, {length:,} are declared")
+    return length
+
+
+def _first_line(cause: BaseException) -> str:
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,102 @@
+"""A float graph and feeds in, arrays out, by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from eightbit.errors import EngineError
+from eightbit.graph.model import MAX_BYTES, constant, initializer_bytes
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph as an `onnx.ModelProto`, weights inside. Raises EngineError above the 2 GiB of protobuf."""
+    size = initializer_bytes(model)
+    if size > MAX_BYTES:
+        raise EngineError(f"the model's weights take {size:,} bytes; one protobuf file holds {MAX_BYTES:,}")
+    return ir.to_proto(model)
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """The graph as the bytes of an .onnx file, weights inside. Raises EngineError above 2 GiB."""
+    return to_proto(model).SerializeToString()
+
+
+class FloatSession:
+    """`model` ready to run; `outputs` may name any tensors of the graph, default: the graph's outputs.
+
+    With `optimize=False` ONNX Runtime runs the nodes as written. `threads=None` uses every core.
+    Raises EngineError if a name is unknown or ONNX Runtime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        outputs: Sequence[str] | None = None,
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        graph = model.graph
+        self.outputs = tuple(str(o.name) for o in graph.outputs) if outputs is None else tuple(outputs)
+        # Inputs and weights are no results of a node: ONNX Runtime will not return them, so we do.
+        self._inputs = {str(v.name) for v in graph.inputs}
+        weights = {n: constant(graph.initializers[n]) for n in self.outputs if n in graph.initializers}
+        self._constants = {n: array for n, array in weights.items() if array is not None}
+        given = self._inputs | set(self._constants)
+        self._computed = [n for n in dict.fromkeys(self.outputs) if n not in given]
+        proto = to_proto(model)
+        _expose(proto, model, self._computed)
+        self._session = session(proto.SerializeToString(), optimize=optimize, threads=threads)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; returns `{output name: array}`. Raises EngineError with ONNX Runtime's reason."""
+        try:
+            computed = self._session.run(self._computed, dict(feeds)) if self._computed else []
+        except Exception as cause:
+            raise EngineError(f"ONNX Runtime could not run the model: {_first_line(cause)}") from cause
+        results = dict(zip(self._computed, computed, strict=True))
+        for name in self.outputs:
+            if name in self._constants:
+                results[name] = self._constants[name]
+            elif name in self._inputs:
+                results[name] = feeds[name]
+        return {name: results[name] for name in self.outputs}
+
+
+def session(model: bytes, *, optimize: bool = True, threads: int | None = None) -> ort.InferenceSession:
+    """A quiet ONNX Runtime CPU session on the bytes of a model. Raises EngineError if it is refused."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as cause:  # ONNX Runtime raises its own classes, one per status code
+        raise EngineError(f"ONNX Runtime refuses the model: {_first_line(cause)}") from cause
+
+
+def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> None:
+    """Make the tensors `names` the outputs of `proto` (types as known; shapes are left to the runtime)."""
+    values = {str(v.name): v for node in model.graph for v in node.outputs}
+    unknown = [n for n in names if n not in values]
+    if unknown:
+        raise EngineError(
+            f"the graph has no tensor named {unknown[0]!r}; it has {', '.join(list(values)[:8])}, ..."
+        )
+    del proto.graph.output[:]
+    for name in names or [next(iter(values))]:
+        dtype = values[name].dtype
+        info = proto.graph.output.add(name=name)
+        if dtype is not None:
+            info.type.tensor_type.elem_type = int(dtype)
+
+
+def _first_line(cause: BaseException) -> str:
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,42 @@
+"""A graph to a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eightbit.errors import ExportError
+from eightbit.graph.run import to_bytes
+
+
+def save_graph(model: ir.Model, path: str | os.PathLike[str]) -> Path:
+    """Write `model` as one ONNX file and return its path.
+
+    The bytes go to a temporary file beside it, which then takes the name; an interrupted save loses nothing.
+    Raises ExportError if the place cannot be written.
+    """
+    return write_whole(to_bytes(model), path)
+
+
+def write_whole(data: bytes, path: str | os.PathLike[str]) -> Path:
+    """Write `data` to `path` through a temporary file in the same folder. Raises ExportError."""
+    target = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; this one is an ordinary output
+        os.replace(temporary, target)
+    except OSError as cause:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise ExportError(
+            f"cannot write {target}: {cause.strerror or cause}; choose a writable place"
+        ) from cause
+    return target
