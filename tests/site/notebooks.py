@@ -1,0 +1,91 @@
+"""What every chapter must have, as a function from a notebook to the list of its faults.
+
+nbval compares outputs, but silently skips a cell that was never executed and never compares pictures. The rules
+here close those gaps, and add what makes a chapter readable without seeing it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Cell = dict[str, Any]
+
+# Traces of the machine that ran the notebook.
+MACHINE_PATHS = re.compile(r"/tmp/|/home/|/root/|/Users/|ipykernel_\d+")
+
+
+def source(cell: Cell) -> str:
+    """Text of a cell, which the format keeps as a string or as a list of lines."""
+    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+
+
+def tags(cell: Cell) -> set[str]:
+    """The cell's tags."""
+    return set(cell["metadata"].get("tags", []))
+
+
+def draws(cell: Cell) -> bool:
+    """Whether an output of the cell is a picture."""
+    return any(kind.startswith("image/") for output in cell["outputs"] for kind in output.get("data", {}))
+
+
+def printed(cell: Cell) -> str:
+    """All text among the cell's outputs."""
+    parts: list[str] = []
+    for output in cell["outputs"]:
+        data = [value for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+        parts += ["".join(value) for value in [output.get("text", ""), *data]]
+    return "\n".join(parts)
+
+
+def faults(notebook: dict[str, Any]) -> list[str]:
+    """Every rule that the notebook breaks, one line each; empty for a good one."""
+    return [*_setting(notebook), *_cells(notebook), *_shape(notebook)]
+
+
+def _setting(notebook: dict[str, Any]) -> Iterator[str]:
+    kernel = notebook["metadata"].get("kernelspec", {}).get("name")
+    if kernel != "python3":
+        yield f"the kernel is {kernel!r}, not 'python3', which every environment has"
+
+
+def _cells(notebook: dict[str, Any]) -> Iterator[str]:
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for position, cell in enumerate(code, start=1):
+        where = f"code cell {position} ({source(cell).strip().splitlines()[:1]})"
+        if not source(cell).strip():
+            yield f"{where} is empty"
+        if cell.get("execution_count") != position:
+            yield f"{where} has execution count {cell.get('execution_count')}: run all cells, top to bottom"
+        if any(output["output_type"] == "error" for output in cell["outputs"]):
+            yield f"{where} ended in an error"
+        if any(output.get("name") == "stderr" for output in cell["outputs"]):
+            yield f"{where} printed to stderr: remove the cause of the warning"
+        if MACHINE_PATHS.search(printed(cell)):
+            yield f"{where} printed a path of one machine"
+        if "nbval-skip" in tags(cell):
+            yield f"{where} is tagged nbval-skip, so nothing tests it"
+        if "nbval-ignore-output" in tags(cell) and "assert" not in source(cell):
+            yield f"{where} hides its output from the test and asserts nothing in its place"
+        alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+        if draws(cell) and len(alt.split()) < 4:
+            yield f"{where} draws a figure and says in no mystnb.image.alt what it shows"
+
+
+def _shape(notebook: dict[str, Any]) -> Iterator[str]:
+    text = "\n\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    headings = re.findall(r"^(#+) +(.+?) *$", text, flags=re.MULTILINE)
+    if [level for level, _ in headings].count("#") != 1:
+        yield "a chapter has exactly one title (# heading)"
+    sections = [name for level, name in headings if level == "##"]
+    if sections[-2:] not in (["Exercises", "Summary"], ["Summary", "Exercises"]):
+        yield f"the last two sections are {sections[-2:]}, not Exercises and Summary"
+    exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n:label: *(\S+)", text)
+    solutions = re.findall(r"\{solution(?:-start)?\} *(\S+)", text)
+    if not exercises:
+        yield "there is no exercise with a label"
+    if sorted(exercises) != sorted(solutions):
+        yield f"exercises {sorted(exercises)} and solutions {sorted(solutions)} do not match"
+    folded = len(re.findall(r"\{solution(?:-start)?\} *\S+\n(?::[^\n]*\n)*?:class: *[^\n]*dropdown", text))
+    if folded != len(solutions):
+        yield f"{len(solutions) - folded} of {len(solutions)} solutions are not folded (:class: dropdown)"

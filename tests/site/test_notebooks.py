@@ -1,0 +1,112 @@
+"""The chapters themselves, as committed: executed from top to bottom, described, complete."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.site.notebooks import faults
+
+ROOT = Path(__file__).parents[2]
+CHAPTERS = sorted((ROOT / "book").rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_is_executed_described_and_complete(path: Path):
+    assert faults(json.loads(path.read_text())) == []
+
+
+def test_every_chapter_is_in_the_contents_in_order():
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = re.findall(r"book/\d\d_\w+", json.dumps(contents))
+    assert listed == [f"book/{path.stem}" for path in CHAPTERS]
+
+
+def code(text: str, count: int | None, *outputs: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "source": text,
+        "execution_count": count,
+        "outputs": list(outputs),
+        "metadata": metadata,
+    }
+
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": "…"}, "metadata": {}}
+ALT = {"image": {"alt": "A straight line rising to the right"}}
+EXERCISES = """# Title
+
+## Exercises
+
+```{exercise}
+:label: one
+Why?
+```
+
+```{solution} one
+:class: dropdown
+Because.
+```
+
+## Summary
+"""
+
+
+def good() -> dict[str, Any]:
+    return {
+        "metadata": {"kernelspec": {"name": "python3"}},
+        "cells": [
+            code("plot()", 1, PICTURE, mystnb=ALT),
+            code("2", 2, {"output_type": "execute_result", "data": {"text/plain": ["2"]}}),
+            {"cell_type": "markdown", "source": EXERCISES, "metadata": {}},
+        ],
+    }
+
+
+def first(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    return lambda notebook: change(notebook["cells"][0])
+
+
+def text(old: str, new: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda notebook: notebook["cells"][2].update(source=EXERCISES.replace(old, new))
+
+
+def output(**fields: Any) -> Callable[[dict[str, Any]], Any]:
+    return first(lambda cell: cell["outputs"].append(fields))
+
+
+# A rule that no notebook can break would test nothing: each is broken here once.
+BROKEN = {
+    "execution count None": first(lambda cell: cell.update(execution_count=None)),
+    "execution count 7": first(lambda cell: cell.update(execution_count=7)),
+    "is empty": first(lambda cell: cell.update(source="  ")),
+    "ended in an error": output(output_type="error", ename="ValueError", evalue="", traceback=[]),
+    "printed to stderr": output(output_type="stream", name="stderr", text="warning"),
+    "path of one machine": output(output_type="stream", name="stdout", text=["/home/me/x"]),
+    "nothing tests it": first(lambda cell: cell["metadata"].update(tags=["nbval-skip"])),
+    "asserts nothing": first(lambda cell: cell["metadata"].update(tags=["nbval-ignore-output"])),
+    "mystnb.image.alt": first(lambda cell: cell["metadata"].pop("mystnb")),
+    "not 'python3'": lambda notebook: notebook["metadata"]["kernelspec"].update(name="venv"),
+    "exactly one title": text("## Summary", "## Summary\n\n# Another"),
+    "last two sections": text("## Summary", "## More"),
+    "no exercise": text("{exercise}", "{note}"),
+    "do not match": text("{solution} one", "{solution} two"),
+    "not folded": text(":class: dropdown", ""),
+}
+
+
+def test_a_good_notebook_has_no_faults():
+    assert faults(good()) == []
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_each_rule_finds_its_fault(fault: str):
+    notebook = copy.deepcopy(good())
+    BROKEN[fault](notebook)
+    found = faults(notebook)
+    assert any(fault in line for line in found), found

@@ -1,0 +1,97 @@
+"""The public face: its names, and what importing it costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import eightbit
+
+# The road's order. A name is added here on purpose, with its line in CHANGELOG.md.
+PUBLIC = [
+    "load",
+    "Model",
+    "Recipe",
+    "Weights",
+    "Activations",
+    "PerTensor",
+    "PerChannel",
+    "FLOAT",
+    "MinMax",
+    "Percentile",
+    "MSE",
+    "quantize",
+    "QuantizedModel",
+    "compare",
+    "Comparison",
+    "inspect",
+    "open",
+    "EightbitError",
+    "LoadError",
+    "CalibrationError",
+    "UnsupportedOp",
+    "QuantizationError",
+    "EngineError",
+    "ExportError",
+    "MissingExtra",
+]
+
+HEAVY = [
+    "click",
+    "keras",
+    "matplotlib",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "rich",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "torch",
+]
+
+# The whole import, NumPy included, in a new interpreter.
+IMPORT = """
+import json, sys, time
+start = time.perf_counter()
+import eightbit
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+"""
+
+
+def import_in_new_process() -> dict:
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_public_names_are_pinned():
+    assert eightbit.__all__ == PUBLIC
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in PUBLIC:
+        value = getattr(eightbit, name)
+        if callable(value):
+            assert value.__doc__, f"eightbit.{name} has no docstring"
+    assert set(PUBLIC) <= set(dir(eightbit))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="quantise"):
+        eightbit.quantise  # noqa: B018
+
+
+def test_import_brings_numpy_and_nothing_heavy():
+    modules = set(import_in_new_process()["modules"])
+    assert "eightbit" in modules
+    brought = sorted(name for name in HEAVY if name in modules)
+    assert brought == []
+
+
+def test_import_is_quick():
+    # The best of several runs is the cost of the import itself; the others measure the machine's other work.
+    best = min(import_in_new_process()["seconds"] for _ in range(5))
+    assert best <= 0.3
