@@ -19,7 +19,7 @@ from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph import naming
 from eightbit.graph.quiet import silence
 
-OPSET = 20  # PyTorch's exporter is at home here; newer ones add nothing that a float graph needs
+OPSET = 21  # the opset of prepared graphs; asking PyTorch for it saves a conversion
 
 
 def is_torch(source: Any) -> bool:
@@ -140,7 +140,7 @@ def _keras_example(model: Any) -> Any:
     for tensor in model.inputs:
         if any(d is None for d in tensor.shape[1:]):
             raise LoadError(
-                f"input '{tensor.name}' of {model.name} has shape {tensor.shape}; give an example of that size"
+                f"input '{tensor.name}' of {model.name} has shape {tensor.shape}; give an example of a size"
             )
     zeros = [np.zeros((1, *t.shape[1:]), t.dtype) for t in model.inputs]
     return zeros[0] if len(zeros) == 1 else zeros

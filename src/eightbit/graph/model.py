@@ -150,3 +150,26 @@ def check_weights(model: ir.Model) -> None:
                 raise LoadError(
                     f"weight '{name}' holds {bad} value(s) that are NaN or Inf; retrain or re-save it"
                 )
+
+
+def set_constant(node: ir.Node, index: int, array: np.ndarray, *, stem: str | None = None) -> None:
+    """Make the constant `array` input `index` of `node`; what other nodes read there stays as it is.
+
+    The tensor keeps its name if `node` is its only reader; a new one is named `stem` or after the old.
+    """
+    graph, value = node.graph, input_at(node, index)
+    assert isinstance(graph, ir.Graph)
+    if (
+        value is not None
+        and value.is_initializer()
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    ):
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=value.name)
+        value.const_value, value.shape, value.dtype = tensor, ir.Shape(array.shape), tensor.dtype
+        return
+    name = stem or (f"{node.name}.{index}" if value is None else str(value.name))
+    fresh = add_constant(graph, name, array)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, fresh)

@@ -62,6 +62,8 @@ def keras_scope(root: str, layers: Iterable[str]) -> ScopeOf:
         return "/".join(found) if found else None
 
     def scope(node: ir.Node) -> str | None:
+        if node.op_type == "Transpose":
+            return None  # put in between layouts by tf2onnx, named after whichever layer came next
         if node.op_type in WEIGHTED_OPS and len(node.inputs) > 1 and node.inputs[1] is not None:
             found = path(str(node.inputs[1].name))
             if found is not None:

@@ -1,0 +1,141 @@
+"""Everything that does not depend on an input is computed now.
+
+Nodes whose inputs are all constants are run once in ONNX Runtime; nodes that hand on what they
+get are removed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.errors import EngineError
+from eightbit.graph import run
+from eightbit.graph.model import add_constant, attribute, bypass, constant, input_at, is_op, replace_node
+
+MAX_FOLDED_BYTES = 2**28  # a ConstantOfShape or Tile can promise any size
+# Random ops are not constants, and a DequantizeLinear of a weight is a decision, not an accident.
+UNFOLDABLE = {
+    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"),
+    *("QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"),
+}
+
+
+def fold_constants(model: ir.Model) -> int:
+    """Replace nodes with constant inputs by initializers, in place; returns how many went."""
+    graph, count = model.graph, 0
+    opsets = dict(model.opset_imports)
+    for node in list(graph):
+        if node.domain not in ("", "ai.onnx") or node.op_type in UNFOLDABLE or not node.inputs:
+            continue
+        inputs = [constant(v) for v in node.inputs]
+        if any(a is None and v is not None for a, v in zip(inputs, node.inputs, strict=True)):
+            continue
+        if any(v.is_graph_output() for v in node.outputs) or _too_big(node):
+            continue
+        try:
+            results = _evaluate(node, opsets)
+        except EngineError:
+            continue  # ONNX Runtime lacks this op or type: it will say so when the model is run
+        for value, result in zip(node.outputs, results, strict=True):
+            name = str(value.name)
+            value.name = None
+            ir.convenience.replace_all_uses_with(value, add_constant(graph, name, result))
+        graph.remove(node, safe=True)
+        count += 1
+    return count
+
+
+def squeeze_to_reshape(model: ir.Model) -> int:
+    """Write float Squeeze/Unsqueeze with at most one free axis as Reshape to a constant; returns how many."""
+    count = 0
+    for node in list(model.graph):
+        if not is_op(node, "Squeeze", "Unsqueeze"):
+            continue
+        output = node.outputs[0]
+        if output.shape is None or output.dtype != ir.DataType.FLOAT:
+            continue
+        target = [d if isinstance(d, int) else -1 for d in output.shape]
+        if target.count(-1) > 1:
+            continue
+        shape = add_constant(model.graph, f"{node.name}.1", np.array(target, np.int64))
+        replace_node(node, ir.node("Reshape", [node.inputs[0], shape], name=node.name))
+        count += 1
+    return count
+
+
+def drop_no_ops(model: ir.Model) -> int:
+    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad that change nothing; returns how many."""
+    return sum(bypass(node, source) for node in list(model.graph) if (source := _passes_on(node)) is not None)
+
+
+def _passes_on(node: ir.Node) -> ir.Value | None:
+    """The input that `node` hands on unchanged, or None."""
+    source = input_at(node, 0)
+    if source is None:
+        return None
+    if is_op(node, "Identity"):
+        return source
+    if is_op(node, "Dropout"):
+        training = constant(input_at(node, 2))
+        off = input_at(node, 2) is None or (training is not None and not training.any())
+        return source if off and (len(node.outputs) == 1 or not node.outputs[1].uses()) else None
+    if is_op(node, "Cast"):
+        return source if source.dtype is not None and int(source.dtype) == attribute(node, "to") else None
+    if is_op(node, "Transpose"):
+        perm = attribute(node, "perm")
+        return source if perm is not None and list(perm) == sorted(perm) else None
+    if is_op(node, "Pad"):
+        pads = constant(input_at(node, 1))
+        return source if pads is not None and not pads.any() else None
+    if is_op(node, "Reshape", "Expand"):
+        shape = source.shape
+        static = shape is not None and all(isinstance(d, int) for d in shape)
+        return source if static and shape == node.outputs[0].shape else None
+    return None
+
+
+def _too_big(node: ir.Node) -> bool:
+    total = 0
+    for value in node.outputs:
+        if value.shape is None or not all(isinstance(d, int) for d in value.shape):
+            # Unknown before it is run: let only ops through that cannot outgrow their inputs.
+            if is_op(
+                node, "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "EyeLike"
+            ):
+                return True
+            continue
+        total += 8 * math.prod(d for d in value.shape if isinstance(d, int))
+    return total > MAX_FOLDED_BYTES
+
+
+def _evaluate(node: ir.Node, opsets: dict[str, int]) -> list[np.ndarray]:
+    """Run one node on its constant inputs, as written, in ONNX Runtime."""
+    values: dict[ir.Value, ir.Value] = {}
+    for value in node.inputs:
+        if value is not None and value not in values:
+            array = constant(value)
+            assert array is not None
+            name = f"i{len(values)}"
+            tensor = ir.tensor(array, name=name)
+            values[value] = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype))
+            values[value].shape = ir.Shape(array.shape)
+    outputs = [ir.Value(name=f"o{i}", type=v.type) for i, v in enumerate(node.outputs)]
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if v is None else values[v] for v in node.inputs],
+        list(node.attributes.values()),
+        outputs=outputs,
+        name="node",
+    )
+    graph = ir.Graph(
+        [], outputs, nodes=[copy], initializers=list(values.values()), opset_imports=opsets, name="g"
+    )
+    one = run.session(run.to_bytes(ir.Model(graph, ir_version=10)), optimize=False, threads=1)
+    try:
+        return [np.asarray(a) for a in one.run(None, {})]
+    except Exception as cause:
+        raise EngineError(str(cause)) from cause
