@@ -1,7 +1,7 @@
 """What every chapter must have, as a function from a notebook to the list of its faults.
 
-nbval compares outputs, but silently skips a cell that was never executed and never compares pictures. The rules
-here close those gaps, and add what makes a chapter readable without seeing it.
+nbval compares outputs, but silently skips a cell that was never executed and never compares pictures. The
+rules here close those gaps, and add what makes a chapter readable without seeing it.
 """
 
 import re

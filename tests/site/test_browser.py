@@ -1,0 +1,52 @@
+"""The built pages in a real browser with no network: scripts run, formulas are drawn, search finds."""
+
+from collections.abc import Callable
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.site.conftest import Page
+from tests.site.test_pages import PAGES
+
+pytestmark = [pytest.mark.site, pytest.mark.browser]
+
+Visit = Callable[..., Page]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_runs_without_errors_and_draws_its_formulas(name: str, visit: Visit):
+    page = visit(f"{name}.html")
+    assert page.errors == []
+    soup = BeautifulSoup(page.dom, "html.parser")
+    formulas = soup.select("article .math")
+    assert [tag.get_text()[:60] for tag in formulas if not tag.find("mjx-container")] == []
+    assert soup.select("mjx-merror") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_is_drawn(scheme: str, visit: Visit):
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    soup = BeautifulSoup(visit("book/index.html", *dark).dom, "html.parser")
+    assert soup.html["data-theme"] == scheme
+    drawing = soup.select_one("pre.mermaid svg")
+    assert drawing is not None
+    assert "Syntax error" not in drawing.get_text()
+    labels = {tag.get_text(strip=True) for tag in drawing.select(".nodeLabel")}
+    assert {"ONNX Runtime", "NumPy engine", "integer program"} <= labels
+
+
+def test_search_finds_the_glossary(visit: Visit):
+    soup = BeautifulSoup(visit("search.html?q=requantization").dom, "html.parser")
+    results = [tag["href"] for tag in soup.select("#search-results ul.search a")]
+    assert any(link.startswith("book/glossary.html") for link in results)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "<script>throw new Error('on purpose')</script>",
+        "<script src='http://elsewhere.example/x.js'></script>",
+    ],
+)
+def test_a_failing_page_would_be_seen(fault: str, visit: Visit):
+    assert visit(f"data:text/html,{fault}").errors

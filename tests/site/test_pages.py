@@ -1,0 +1,96 @@
+"""The built pages as files: all there, links lead somewhere, pictures described, nothing fetched from afar."""
+
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+pytestmark = pytest.mark.site
+
+ROOT = Path(__file__).parents[2]
+
+
+def listed(entry: dict) -> list[str]:
+    """All files of a part of the table of contents."""
+    inside = [
+        name
+        for key in ("parts", "chapters", "sections")
+        for sub in entry.get(key, [])
+        for name in listed(sub)
+    ]
+    return [*([entry["file"]] if "file" in entry else []), *inside]
+
+
+CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [CONTENTS["root"], *listed(CONTENTS)]
+
+
+@cache
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(), "html.parser")
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    return frozenset(tag["id"] for tag in parsed(path).find_all(id=True))
+
+
+@pytest.fixture(params=PAGES)
+def page(request: pytest.FixtureRequest, site: Path) -> Path:
+    path = site / f"{request.param}.html"
+    assert path.exists(), f"{request.param} is in _toc.yml and was not built"
+    return path
+
+
+def test_page_has_one_title(page: Path):
+    # A chapter's hidden print view repeats the title; the article has one.
+    titles = [tag.get_text(strip=True) for tag in parsed(page).select("article h1")]
+    assert len(titles) == 1
+    assert titles[0]
+
+
+def test_links_inside_the_site_lead_somewhere(page: Path, site: Path):
+    broken = []
+    for tag in parsed(page).select("a[href]"):
+        link = urlsplit(tag["href"])
+        if link.scheme or link.netloc:
+            continue
+        target = (page.parent / unquote(link.path)).resolve() if link.path else page
+        target = target / "index.html" if target.is_dir() else target
+        found = target.exists() and target.is_relative_to(site)
+        fragment = unquote(link.fragment)
+        if not found or (fragment and target.suffix == ".html" and fragment not in anchors(target)):
+            broken.append(tag["href"])
+    assert broken == []
+
+
+def test_pictures_are_described(page: Path):
+    # The theme writes alt="…/name.png" where a figure has none of its own.
+    bare = [
+        tag["src"]
+        for tag in parsed(page).select("article img")
+        if not tag.get("alt", "").strip() or tag["alt"].endswith((".png", ".svg"))
+    ]
+    assert bare == []
+
+
+def test_page_loads_nothing_from_elsewhere(page: Path):
+    wanted = [
+        tag.get("src") or tag.get("href")
+        for tag in parsed(page).select(
+            "script[src], img[src], iframe[src], link[rel~=stylesheet], link[rel~=preload]"
+        )
+    ]
+    assert [url for url in wanted if urlsplit(url).netloc] == []
+
+
+def test_page_offers_its_source_for_download(page: Path):
+    assert parsed(page).select(".btn-download-source-button"), "the theme's download button is gone"
+
+
+def test_search_index_knows_every_page(site: Path):
+    index = (site / "searchindex.js").read_text()
+    assert [name for name in PAGES if f'"{name}"' not in index] == []
