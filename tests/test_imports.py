@@ -15,7 +15,7 @@ ORDER = [
     ["graph"],
     ["quant"],
     ["target"],
-    ["model", "compare", "inspection", "plot"],
+    ["confidence", "npz", "tables", "timing", "model", "compare", "inspection", "plot"],
     ["train", "course", "cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -35,14 +35,14 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Page:
-    """A page as the browser left it: its document after all scripts ran, and what it wrote to the console."""
+    """A page as the browser left it: its document after all scripts ran, and what it complained of."""
 
     dom: str
     console: tuple[str, ...]
 
     @property
     def errors(self) -> list[str]:
-        """Console lines that tell of a failure: exceptions and resources that could not be loaded."""
+        """Lines that tell of a failure: exceptions, and files of the site that are not there."""
         signs = ("Uncaught", "Failed to load", "Error", "error")
         return [line for line in self.console if any(sign in line for sign in signs)]
 
@@ -55,18 +55,32 @@ def site() -> Path:
     return SITE
 
 
-@pytest.fixture(scope="session")
-def address(site: Path) -> Iterator[str]:
-    """Address of a local web server that shows the built site."""
+@dataclass(frozen=True)
+class Server:
+    """A local web server that shows the built site, and the paths it was asked for and does not have."""
 
-    class Quiet(SimpleHTTPRequestHandler):
+    address: str
+    missing: list[str]
+
+
+@pytest.fixture(scope="session")
+def server(site: Path) -> Iterator[Server]:
+    """The built site on a port of its own."""
+    missing: list[str] = []
+
+    class Recorder(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
             """Keeps requests out of the test report."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+        def send_error(self, code: int, *args: Any, **options: Any) -> None:
+            if self.path != "/favicon.ico":  # every browser asks for it unasked
+                missing.append(self.path)
+            super().send_error(code, *args, **options)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Recorder, directory=str(site))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield Server(f"http://127.0.0.1:{http.server_address[1]}", missing)
+        http.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -81,17 +95,18 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="session")
-def visit(browser: str, address: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
+def visit(browser: str, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
     """Opens a path of the site, or a data: address, in a fresh browser; extra flags may follow."""
 
     def open_page(path: str, *flags: str) -> Page:
+        server.missing.clear()
         profile = tmp_path_factory.mktemp("profile")
-        url = path if path.startswith("data:") else f"{address}/{path}"
+        url = path if path.startswith("data:") else f"{server.address}/{path}"
         command = [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "--dump-dom", url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         shutil.rmtree(profile, ignore_errors=True)
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return Page(done.stdout, tuple(lines))
+        return Page(done.stdout, (*lines, *(f"Failed to load {path}" for path in server.missing)))
 
     return open_page
