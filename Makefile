@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml scripts/environment.sh
 env: $(STAMP) ## the environment in .venv: the locked versions and the package, editable
 
 data: $(STAMP) ## the data sets and weights that the chapters use, into the cache
-	$(BIN)/python -m eightbit.course.datasets
+	$(BIN)/python -c "from eightbit.course.datasets import fashion_mnist; fashion_mnist()"
 
 book: data site ## everything a reader needs: environment, data, the site in _build/html
 	@echo "The book is in _build/html; to read it: make serve"

@@ -1,0 +1,55 @@
+"""Time of one inference, batch 1, two threads: int8 against float in ONNX Runtime, and the NumPy engine against float.
+
+All calls of a comparison take turns in one process, so that a busy neighbour or a clock change falls on each of them;
+the median is taken. Only ratios are promised: times depend on the machine. On x86 the processor needs VNNI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+import eightbit as eb
+from benchmarks.figure import Figure
+from eightbit.course import zoo
+from eightbit.graph.run import FloatSession
+from eightbit.target.sessions import OnnxRuntime
+from eightbit.timing import interleaved
+
+THREADS = 2
+# Largest int8 time / float time.
+INT8_BOUNDS = {"resnet50": 0.34, "efficientnet_lite0": 0.48}
+NUMPY_BOUND = 8.0
+
+
+def figures() -> Iterator[Figure]:
+    """Ratios for ResNet-50 and EfficientNet-Lite0 at 224 x 224."""
+    for name, bound in INT8_BOUNDS.items():
+        # Time does not depend on the numbers, so seeded inputs calibrate and feed both models.
+        x = np.asarray(zoo.example(name))
+        model = eb.load(zoo.load(name), zoo.example(name))
+        quantized = eb.quantize(model, x)
+        feeds = {model.inputs[0].name: x}
+        in_float = partial(FloatSession(model.ir, threads=THREADS).run, feeds)
+        in_int8 = partial(OnnxRuntime(quantized.ir, threads=THREADS).run, feeds)
+
+        (float_s, int8_s), rounds = interleaved([in_float, in_int8], rounds=200, seconds=20)
+        yield Figure(
+            f"{name}: ONNX Runtime, int8 / float",
+            int8_s / float_s,
+            bound,
+            "x",
+            f"{1e3 * int8_s:.2f} / {1e3 * float_s:.2f} ms, {rounds} rounds",
+        )
+        if name == "resnet50":
+            in_numpy = partial(quantized.run, x, engine="numpy")
+            (float_s, numpy_s), rounds = interleaved([in_float, in_numpy], rounds=20, seconds=20)
+            yield Figure(
+                f"{name}: NumPy engine, int8 / ONNX Runtime, float",
+                numpy_s / float_s,
+                NUMPY_BOUND,
+                "x",
+                f"{1e3 * numpy_s:.0f} / {1e3 * float_s:.2f} ms, {rounds} rounds",
+            )
