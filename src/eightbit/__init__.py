@@ -1,0 +1,69 @@
+"""Eight-bit neural networks: load, quantize, run, compare, save.
+
+Importing this package loads NumPy and nothing heavier; each name below brings its module on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eightbit.compare import Comparison, compare
+    from eightbit.errors import (
+        CalibrationError,
+        EightbitError,
+        EngineError,
+        ExportError,
+        LoadError,
+        MissingExtra,
+        QuantizationError,
+        UnsupportedOp,
+    )
+    from eightbit.inspection import inspect
+    from eightbit.model import Model, QuantizedModel, load, open, quantize
+    from eightbit.quant.observers import MSE, MinMax, Percentile
+    from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerTensor, Recipe, Weights
+
+__version__ = "0.1.0"
+
+# The public names in the order of the road: load, choose, quantize, look, keep.
+_HOME = {
+    "load": "model",
+    "Model": "model",
+    "Recipe": "quant.recipe",
+    "Weights": "quant.recipe",
+    "Activations": "quant.recipe",
+    "PerTensor": "quant.recipe",
+    "PerChannel": "quant.recipe",
+    "FLOAT": "quant.recipe",
+    "MinMax": "quant.observers",
+    "Percentile": "quant.observers",
+    "MSE": "quant.observers",
+    "quantize": "model",
+    "QuantizedModel": "model",
+    "compare": "compare",
+    "Comparison": "compare",
+    "inspect": "inspection",
+    "open": "model",
+    "EightbitError": "errors",
+    "LoadError": "errors",
+    "CalibrationError": "errors",
+    "UnsupportedOp": "errors",
+    "QuantizationError": "errors",
+    "EngineError": "errors",
+    "ExportError": "errors",
+    "MissingExtra": "errors",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eightbit' has no attribute {name!r}")
+    value = getattr(import_module(f"eightbit.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

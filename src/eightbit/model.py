@@ -1,0 +1,196 @@
+"""What a user holds: a float `Model`, and the `QuantizedModel` made from it.
+
+`load` and `quantize` are the road of the whole package in two calls; each stage they walk through is a module of its
+own (`graph`, `quant`, `target`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import QuantParams
+from eightbit.errors import CalibrationError, EngineError, LoadError
+from eightbit.graph.feeds import LABELS, TensorSpec, feed, specs
+from eightbit.graph.fold import prepare
+from eightbit.graph.frameworks import is_torch
+from eightbit.graph.load import load_graph
+from eightbit.graph.run import FloatSession
+from eightbit.graph.save import save_graph
+from eightbit.quant.calibrate import Progress
+from eightbit.quant.placement import Island
+from eightbit.quant.quantize import quantize_graph
+from eightbit.quant.recipe import Recipe
+from eightbit.target.engine import run as run_program
+from eightbit.target.lower import lower
+from eightbit.target.program import Program
+from eightbit.target.sessions import OnnxRuntime, run_island
+
+Array = NDArray[np.generic]
+Result = Array | tuple[Array, ...]
+
+
+class Model:
+    """A float graph, ready to run: `model(x)`."""
+
+    def __init__(self, graph: ir.Model) -> None:
+        self.ir = graph
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each input; a free dimension is None."""
+        return specs(self.ir)
+
+    @cached_property
+    def _session(self) -> FloatSession:
+        return FloatSession(self.ir)
+
+    def __call__(self, *inputs: Any) -> Result:
+        """Run in ONNX Runtime: one argument an input, or one dict by name. One output comes back bare, more as a tuple.
+
+        Raises EngineError if an input does not fit.
+        """
+        return _bare(self._session.run(_feeds(inputs, self.inputs)))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the float graph as ONNX; the file appears whole or not at all. Raises ExportError."""
+        return save_graph(self.ir, path)
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What quantization did: the nodes left in float with the reasons, the parameters of each tensor, the recipe."""
+
+    islands: tuple[Island, ...]
+    params: Mapping[str, QuantParams]
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"]
+        return "\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)])
+
+
+class QuantizedModel:
+    """A graph of int8 codes, ready to run in ONNX Runtime (`q(x)`) or in the NumPy engine."""
+
+    def __init__(self, graph: ir.Model, report: Report | None = None) -> None:
+        self.ir = graph
+        self.report = report
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each input; a free dimension is None."""
+        return specs(self.ir)
+
+    @cached_property
+    def program(self) -> Program:
+        """The integer program: the same model as a list of integer operations."""
+        return lower(self.ir)
+
+    @cached_property
+    def _session(self) -> OnnxRuntime:
+        return OnnxRuntime(self.ir)
+
+    def __call__(self, *inputs: Any) -> Result:
+        """Run in ONNX Runtime; arguments and results as in `Model`."""
+        return self.run(*inputs)
+
+    def run(self, *inputs: Any, engine: str = "onnxruntime") -> Result:
+        """Run in `engine`, "onnxruntime" or "numpy"; the two give the same integers.
+
+        Raises EngineError if the engine is unknown or an input does not fit.
+        """
+        feeds = _feeds(inputs, self.inputs)
+        if engine == "onnxruntime":
+            return _bare(self._session.run(feeds))
+        if engine == "numpy":
+            return _bare(run_program(self.program, feeds, island=run_island))
+        raise EngineError(f"unknown engine {engine!r}; choose 'onnxruntime' or 'numpy'")
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the int8 graph as ONNX; the file appears whole or not at all. Raises ExportError."""
+        return save_graph(self.ir, path)
+
+    def __repr__(self) -> str:
+        return f"QuantizedModel({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+
+
+def load(source: Any, example: Any = None) -> Model:
+    """A float model from a torch.nn.Module (with an `example` input), a keras.Model, an ONNX path or ModelProto.
+
+    The graph is prepared for quantization: BatchNorm and constants folded, names kept. Raises LoadError.
+    """
+    return Model(prepare(load_graph(source, example)))
+
+
+def quantize(
+    model: Any, calibration: Any, recipe: Recipe | None = None, *, progress: Progress | None = None
+) -> QuantizedModel:
+    """Turn a model into int8: weights, activations and biases, by `recipe` (default: `Recipe()`).
+
+    `model` is what `load` returns or accepts. `calibration` holds inputs as the model takes them: one array, a dict,
+    or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset). A torch module without a `load` takes its
+    example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
+    """
+    if not isinstance(model, Model):
+        model, calibration = _load_with_data(model, calibration)
+    chosen = recipe or Recipe()
+    graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
+    return QuantizedModel(graph, Report(placement.islands, params, chosen))
+
+
+def open(path: str | os.PathLike[str]) -> QuantizedModel:
+    """Read back what `QuantizedModel.save` wrote. Raises LoadError, also for a graph without quantized tensors."""
+    graph = load_graph(path)
+    if not any(node.op_type == "DequantizeLinear" for node in graph.graph):
+        raise LoadError(
+            f"{os.fspath(path)}: a float model, with no DequantizeLinear in it; eightbit.load reads those"
+        )
+    return QuantizedModel(graph)
+
+
+def _load_with_data(source: Any, calibration: Any) -> tuple[Model, Any]:
+    """Load a source that may need an example input (torch), which is then the first batch of the data."""
+    if not is_torch(source):
+        return load(source), calibration
+    first, data = _peek(calibration)
+    if isinstance(first, tuple | list):  # inputs first, labels after them
+        needed = [p for p in signature(source.forward).parameters.values() if p.default is p.empty]
+        first = tuple(first[: max(1, len(needed))])
+    elif isinstance(first, Mapping):
+        first = {name: value for name, value in first.items() if name != LABELS}
+    return load(source, first), data
+
+
+def _peek(data: Any) -> tuple[Any, Any]:
+    """The first batch of `data`, and data that still begin with it."""
+    if isinstance(data, Mapping) or hasattr(data, "shape") or not isinstance(data, Iterable):
+        return data, data
+    batches = iter(data)
+    try:
+        first = next(batches)
+    except StopIteration:
+        raise CalibrationError("the calibration data hold no batch; give at least one") from None
+    return first, (chain([first], batches) if batches is data else data)
+
+
+def _feeds(inputs: tuple[Any, ...], wanted: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+    return feed(inputs[0] if len(inputs) == 1 else inputs, wanted, EngineError)
+
+
+def _bare(outputs: Mapping[str, Array]) -> Result:
+    values = tuple(outputs.values())
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,63 @@
+"""Run calibration data through the float graph and watch the tensors that shall be quantized.
+
+In: a prepared graph, the names to watch, any iterable of inputs. Out: one filled calibrator state a tensor, and from
+those the parameters. One sample is in flight at a time, so memory does not grow with the data and no result depends
+on how the samples were batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.errors import CalibrationError
+from eightbit.graph.feeds import samples, specs
+from eightbit.graph.run import FloatSession
+from eightbit.quant.observers import Calibrator, Limits, State
+from eightbit.quant.recipe import Activations
+
+Progress = Callable[[str, int], None]
+"""Told of long work as it goes: the stage, and how many steps of it are done."""
+
+
+def calibrate(
+    model: ir.Model,
+    tensors: Iterable[str],
+    data: Any,
+    calibrator: Calibrator,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, State]:
+    """A state of `calibrator` for each of `tensors`, filled from `data` (see `feeds.samples` for what it may be).
+
+    Raises CalibrationError for data that do not fit the graph's inputs or are empty, and for a tensor that takes
+    a value that is not finite.
+    """
+    states = {name: calibrator.state() for name in tensors}
+    session = FloatSession(model, list(states))
+    for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
+        for name, array in session.run(sample).items():
+            try:
+                states[name].update(array)
+            except CalibrationError as cause:
+                raise CalibrationError(
+                    f"tensor {name!r}, calibration sample {count - 1}: {cause}; look for an overflow in the float model"
+                ) from cause
+        if progress is not None:
+            progress("calibrate", count)
+    return states
+
+
+def parameters(
+    states: Mapping[str, State], choice: Activations, *, fixed: Mapping[str, Limits] | None = None
+) -> dict[str, QuantParams]:
+    """Scale and zero point of each tensor: its `fixed` limits if given, else those its calibrator finds."""
+    known = fixed or {}
+    found = {}
+    for name, state in states.items():
+        lo, hi = known.get(name) or choice.range.limits(state, choice.itype, choice.symmetric)
+        found[name] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
+    return found

@@ -1,0 +1,99 @@
+"""The stages of post-training quantization in order: place, calibrate, encode, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.errors import QuantizationError
+from eightbit.graph.model import constant
+from eightbit.quant.calibrate import Progress, calibrate, parameters
+from eightbit.quant.layout import Layout
+from eightbit.quant.moments import Moments, layer_moments
+from eightbit.quant.placement import FIXED_LIMITS, Placement, place
+from eightbit.quant.qdq import insert_qdq
+from eightbit.quant.recipe import Recipe
+from eightbit.quant.weights import EncodedLayer, encode_layer
+
+
+def quantize_graph(
+    model: ir.Model, calibration: Any, recipe: Recipe, *, progress: Progress | None = None
+) -> tuple[ir.Model, Placement, dict[str, QuantParams]]:
+    """A QDQ graph from a prepared float graph, with what was decided on the way.
+
+    Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
+    """
+    placement = place(model, recipe)
+    if not placement.observed:
+        raise QuantizationError(
+            f"nothing in this graph can be quantized: {len(placement.islands)} nodes, "
+            + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
+        )
+    data = _replayable(calibration, recipe)
+    states = calibrate(model, placement.observed, data, recipe.activations.range, progress=progress)
+    params = parameters(states, recipe.activations, fixed=_fixed(model, placement))
+    params |= _constants(model, placement, recipe)
+    moments = layer_moments(model, placement.layers, data, progress=progress) if recipe.needs_moments else {}
+    layers = _layers(model, placement, params, recipe, moments)
+    return insert_qdq(model, placement, params=params, layers=layers), placement, params
+
+
+def _replayable(calibration: Any, recipe: Recipe) -> Any:
+    """The data, or a list of them if they can be walked through only once and the recipe needs a second walk."""
+    once = iter(calibration) is calibration if isinstance(calibration, Iterable) else False
+    return list(calibration) if once and recipe.needs_moments else calibration
+
+
+def _fixed(model: ir.Model, placement: Placement) -> dict[str, tuple[float, float]]:
+    nodes = (node for node in model.graph if node.op_type in FIXED_LIMITS and node.name in placement.integer)
+    return {str(node.outputs[0].name): FIXED_LIMITS[node.op_type] for node in nodes}
+
+
+def _constants(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, QuantParams]:
+    """Parameters of the constant operands of integer ops, from the values themselves."""
+    found = {}
+    for node in model.graph:
+        if node.name not in placement.integer or node.op_type == "Clip":
+            continue
+        for value in node.inputs:
+            array = constant(value)
+            if value is not None and array is not None:
+                choice = recipe.activations
+                lo, hi = float(array.min()), float(array.max())
+                found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
+    return found
+
+
+def _layers(
+    model: ir.Model,
+    placement: Placement,
+    params: dict[str, QuantParams],
+    recipe: Recipe,
+    moments: dict[str, Moments],
+) -> dict[str, EncodedLayer]:
+    encoded = {}
+    wanted = set(placement.layers)
+    for node in model.graph:
+        name = str(node.name)
+        if name not in wanted:
+            continue
+        source = placement.sources[str(node.inputs[0].name)]  # type: ignore[union-attr]
+        weight = constant(node.inputs[1])
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        assert weight is not None
+        try:
+            encoded[name] = encode_layer(
+                weight.astype(np.float32),
+                None if bias is None else bias.astype(np.float32).reshape(-1),
+                Layout.of(node),
+                input_scale=np.float32(params[source].scale),
+                recipe=recipe,
+                moments=moments.get(name),
+            )
+        except QuantizationError as cause:
+            raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
+    return encoded

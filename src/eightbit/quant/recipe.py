@@ -1,0 +1,101 @@
+"""What a user asks for: how to quantize weights and activations, and where to do otherwise.
+
+Everything here is a frozen value; a recipe is data and holds no state. `Recipe()` is the default that
+`eightbit.quantize` uses. Chapters 4, 5 and 7 explain the choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from eightbit.arith.affine import IntType
+from eightbit.errors import QuantizationError
+from eightbit.quant.observers import Calibrator, MinMax
+from eightbit.quant.rounding import Nearest, Rounding
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """One scale for the whole weight tensor."""
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """One scale for each output channel: each row of a Gemm, each filter of a convolution."""
+
+
+Granularity = PerTensor | PerChannel
+
+
+class Keep(Enum):
+    """A node's own numbers, untouched."""
+
+    FLOAT = "float"
+
+
+FLOAT = Keep.FLOAT
+"""As an override: leave the node in float32."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0.
+
+    Seven bits keep the products of pairs inside int16 on x86 processors without VNNI (NUMERICS: U8S8 saturation).
+    """
+
+    bits: int = 8
+    granularity: Granularity = PerChannel()
+    range: Calibrator = MinMax()
+    rounding: Rounding = Nearest()
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise QuantizationError(f"Weights(bits={self.bits}): 2 to 8 bits are supported")
+
+    @property
+    def itype(self) -> IntType:
+        return IntType(self.bits, signed=True, narrow=True)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations: one scale and zero point a tensor, unsigned codes at the ONNX border."""
+
+    bits: int = 8
+    range: Calibrator = MinMax()
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bits != 8:
+            raise QuantizationError(f"Activations(bits={self.bits}): 8 bits are supported")
+
+    @property
+    def itype(self) -> IntType:
+        return IntType(self.bits, signed=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantize a graph.
+
+    `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns of node names (shell style,
+    `"classifier*"`) to FLOAT.
+    """
+
+    weights: Weights = Weights()
+    activations: Activations = Activations()
+    bias_correction: bool = False
+    overrides: Mapping[str, Keep] = field(default_factory=dict)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether the weights' codes depend on the calibration data."""
+        return self.bias_correction or self.weights.rounding.needs_data
+
+    def keeps_float(self, node_name: str) -> bool:
+        """Whether an override leaves this node in float."""
+        return any(fnmatchcase(node_name, pattern) for pattern in self.overrides)

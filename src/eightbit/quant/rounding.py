@@ -1,0 +1,168 @@
+"""To which of its two neighbouring codes a weight goes.
+
+In: rows of weights (G groups, C channels, K inputs), their scales, and (but for `Nearest`) the second moments of what
+they multiply. Out: integer codes. Rounding each weight to the nearest minimises the error of the *weights*; what
+counts is the error of the layer's *output*, trace(E H Eᵀ) with E the weights' error and H the moments, and there the
+weights can make up for one another. Chapter 4 derives both methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import IntType
+from eightbit.errors import QuantizationError
+
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Each weight to its nearest code, ties to even. Needs no data."""
+
+    needs_data = False
+
+    def codes(
+        self,
+        rows: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        itype: IntType,
+        hessian: NDArray[np.float64] | None = None,
+    ) -> Codes:
+        """Codes (G, C, K) of `rows` (G, C, K) with scales (G, C, 1) or (); `hessian` is not looked at."""
+        return np.clip(np.rint(rows / scale), itype.qmin, itype.qmax).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class GPTQ:
+    """One input at a time, the rest of the row makes up for the error made so far, in closed form.
+
+    `damping` is added to the diagonal of the moments, as a fraction of its mean. Inputs go in the order of falling
+    energy. Source: Frantar et al. 2022, arXiv 2210.17323, algorithm 1 (with activation order).
+    """
+
+    damping: float = 0.01
+    block: int = 128
+    needs_data = True
+
+    def __post_init__(self) -> None:
+        if not self.damping > 0 or self.block < 1:
+            raise QuantizationError(
+                f"GPTQ(damping={self.damping}, block={self.block}): both must be positive"
+            )
+
+    def codes(
+        self,
+        rows: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        itype: IntType,
+        hessian: NDArray[np.float64] | None = None,
+    ) -> Codes:
+        """Codes (G, C, K) of `rows` (G, C, K), scales (G, C, 1) or (), moments (G, K, K)."""
+        hessian = _needed(hessian, self)
+        groups, channels, inputs = rows.shape
+        order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
+        left = np.take_along_axis(rows, order[:, None, :], axis=2).astype(np.float64)
+        steps = np.broadcast_to(np.asarray(scale, np.float64), (groups, channels, 1))[..., 0]
+        factor = self._factor(hessian, order)
+        codes = np.empty((groups, channels, inputs), np.int32)
+        for start in range(0, inputs, self.block):
+            stop = min(start + self.block, inputs)
+            errors = np.empty((groups, channels, stop - start))
+            for k in range(start, stop):
+                codes[..., k] = np.clip(np.rint(left[..., k] / steps), itype.qmin, itype.qmax)
+                error = (left[..., k] - codes[..., k] * steps) / factor[:, None, k, k]
+                left[..., k + 1 : stop] -= error[..., None] * factor[:, None, k, k + 1 : stop]
+                errors[..., k - start] = error
+            left[..., stop:] -= errors @ factor[:, start:stop, stop:]
+        result = np.empty_like(codes)
+        np.put_along_axis(result, np.broadcast_to(order[:, None, :], codes.shape), codes, axis=2)
+        return result
+
+    def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
+        """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
+        ordered = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
+        diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
+        dead = diagonal == 0
+        diagonal += self.damping * diagonal.mean(axis=1, keepdims=True)
+        diagonal[dead] = np.maximum(diagonal, 1.0)[dead]  # an input that is always zero: any code will do
+        # H = R Rᵀ with R upper triangular (the Cholesky factor read backwards), so H⁻¹ = R⁻ᵀ R⁻¹ and U = R⁻¹.
+        lower = np.linalg.cholesky(ordered[:, ::-1, ::-1])
+        return np.linalg.inv(lower[:, ::-1, ::-1])
+
+
+@dataclass(frozen=True)
+class AdaRound:
+    """Learn up or down for every weight by gradient descent on the output's error.
+
+    The fraction is a stretched sigmoid that a growing penalty drives to 0 or 1. Because the loss of a linear layer is
+    a quadratic form in the moments, no activations are kept. Source: Nagel et al. 2020, arXiv 2004.10568,
+    equations 21 to 25.
+    """
+
+    iterations: int = 500
+    rate: float = 0.02
+    penalty: float = 0.01
+    needs_data = True
+
+    def __post_init__(self) -> None:
+        if self.iterations < 10 or self.rate <= 0:
+            raise QuantizationError(
+                f"AdaRound(iterations={self.iterations}, rate={self.rate}): 10 and > 0 at least"
+            )
+
+    def codes(
+        self,
+        rows: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        itype: IntType,
+        hessian: NDArray[np.float64] | None = None,
+    ) -> Codes:
+        """Codes (G, C, K) of `rows` (G, C, K), scales (G, C, 1) or (), moments (G, K, K)."""
+        hessian = _needed(hessian, self)
+        trace = np.einsum("gkk->g", hessian).mean() / hessian.shape[1]
+        h = (hessian / trace if trace > 0 else hessian).astype(np.float32)
+        units = rows / np.asarray(scale, np.float32)  # weights in steps of the grid
+        floor = np.floor(units)
+        rest = units - floor
+        v = -np.log((_ZETA - _GAMMA) / np.clip(rest - _GAMMA, 1e-3, None) - 1).astype(np.float32)
+        mean, square = np.zeros_like(v), np.zeros_like(v)
+        for t in range(1, self.iterations + 1):
+            sigmoid = 1 / (1 + np.exp(-v))
+            stretched = sigmoid * (_ZETA - _GAMMA) + _GAMMA
+            up = np.clip(stretched, 0, 1)
+            codes = np.clip(floor + up, itype.qmin, itype.qmax)
+            gradient = (codes - units) @ h
+            warm = t / self.iterations
+            if warm > 0.2:
+                beta = 2 + 18 * (1 - (warm - 0.2) / 0.8)
+                distance = 2 * up - 1
+                gradient -= self.penalty * beta * np.sign(distance) * np.abs(distance) ** (beta - 1)
+            gradient *= (_ZETA - _GAMMA) * sigmoid * (1 - sigmoid) * ((stretched > 0) & (stretched < 1))
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.999 * square + 0.001 * gradient**2
+            v -= self.rate * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
+        up = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
+        return np.clip(floor + up, itype.qmin, itype.qmax).astype(np.int32)
+
+
+_ZETA, _GAMMA = 1.1, -0.1  # how far the sigmoid is stretched beyond [0, 1]
+
+Rounding = Nearest | GPTQ | AdaRound
+
+
+def output_error(
+    rows: NDArray[np.float32], codes: Codes, scale: NDArray[np.float32], hessian: NDArray[np.float64]
+) -> float:
+    """The squared error of a layer's outputs over the data in `hessian`: sum over rows e of e H eᵀ."""
+    e = codes * np.asarray(scale, np.float64) - rows
+    return float(np.einsum("gck,gkl,gcl->", e, hessian, e, optimize=True))
+
+
+def _needed(hessian: NDArray[np.float64] | None, rounding: Rounding) -> NDArray[np.float64]:
+    if hessian is None:
+        raise QuantizationError(f"{rounding} looks at data; give the layer's moments")
+    return hessian
