@@ -1,0 +1,69 @@
+"""Exact integer matrix products through the float units of BLAS.
+
+A float32 holds every integer up to 2^24 exactly, so a float32 product of integer matrices is exact, in whatever order
+it is summed, as long as the sum of the magnitudes of its terms stays at or below 2^24. The weights are constant, so
+that bound is known: with codes in [-128, 127] it is `128 * sum|w|` for each output channel. Where K is too long it is
+cut into chunks that satisfy the bound, added up in float64, which is exact up to 2^53.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOAT32_EXACT = 2**24
+CODE_MAGNITUDE = 128
+
+
+@dataclass(frozen=True, eq=False)
+class ExactWeight:
+    """A constant int8 matrix made ready for exact products with codes; see `exact_weight`.
+
+    `chunks` are (slice of K, float32 weight) pairs. `bias` is what is still to be added to their sum: None if
+    the weight's last column holds it, to be met by a row of ones in the codes.
+    """
+
+    chunks: tuple[tuple[slice, NDArray[np.float32]], ...]
+    bias: NDArray[np.float64] | None
+
+    @property
+    def ones(self) -> bool:
+        """Whether the codes need a last row of ones."""
+        return self.bias is None
+
+
+def exact_weight(weight: NDArray[np.int8], bias: NDArray[np.integer], zero_point: int) -> ExactWeight:
+    """Prepare `weight` (..., O, K), applied from the left, with `bias` (..., O), for codes of `zero_point`.
+
+    The input's zero point goes into the bias: sum w (q - z) = sum w q - z sum w.
+    """
+    w = weight.astype(np.int64)
+    folded = bias.astype(np.int64) - zero_point * w.sum(-1)
+    magnitude = np.abs(w) * CODE_MAGNITUDE
+    if (magnitude.sum(-1) + np.abs(folded)).max(initial=0) <= FLOAT32_EXACT:
+        augmented = np.concatenate([w, folded[..., None]], axis=-1).astype(np.float32)
+        return ExactWeight(((slice(0, w.shape[-1] + 1), augmented),), None)
+    running = np.cumsum(magnitude.reshape(-1, w.shape[-1]), axis=-1)
+    chunks, begin, spent = [], 0, np.zeros((running.shape[0], 1), np.int64)
+    while begin < w.shape[-1]:
+        fits = ((running - spent) <= FLOAT32_EXACT).all(0)
+        end = begin + max(1, int(fits[begin:].sum()))
+        chunks.append((slice(begin, end), weight[..., begin:end].astype(np.float32)))
+        spent, begin = running[:, end - 1 : end], end
+    return ExactWeight(tuple(chunks), folded.astype(np.float64))
+
+
+def accumulate(weight: ExactWeight, codes: NDArray[np.float32]) -> NDArray[np.floating]:
+    """The accumulators (..., O, P) of codes (..., K, P), bias included: integers, held in float32 or float64.
+
+    With `weight.ones`, `codes` has K + 1 rows and the last one is all ones.
+    """
+    if weight.bias is None:
+        result: NDArray[np.floating] = np.matmul(weight.chunks[0][1], codes)
+        return result
+    total = np.zeros((), np.float64) + weight.bias[..., None]
+    for rows, part in weight.chunks:
+        total = total + np.matmul(part, codes[..., rows, :])
+    return total

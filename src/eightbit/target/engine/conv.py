@@ -1,0 +1,149 @@
+"""Convolution on codes: 1x1 as a matrix product, depthwise by taps, the rest by im2col; always exact.
+
+    acc[o, p] = b[o] - z_x sum(w[o]) + sum_k w[o, k] q[k, p],    y = requantize(acc, s_x s_w[o] / s_y) + z_y
+
+Padding is the code z_x, which stands for 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.arith.fixedpoint import Arithmetic
+from eightbit.errors import EngineError
+from eightbit.target.engine.accumulate import CODE_MAGNITUDE, FLOAT32_EXACT, ExactWeight, accumulate, exact_weight
+from eightbit.target.engine.requantize import BLOCK, Requantizer, requantizer
+from eightbit.target.engine.windows import output_length, pad_spatial, windows
+from eightbit.target.program import Conv, Program
+
+Codes = NDArray[np.int8]
+
+
+def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
+    """A function from codes (N, C, H, W) or (N, C, L) to codes (N, O, ...)."""
+    x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
+    requantize = requantizer((x.scale, op.weight_scale, y.scale), y.zero_point, arithmetic)
+    run = _flat(op) if op.weight.ndim == 3 else op
+    channels = run.weight.shape[0]
+    depthwise = run.weight.shape[1] == 1 and run.group > 1
+    small = (np.abs(run.weight.astype(np.int64)).sum((1, 2, 3)) * CODE_MAGNITUDE).max() <= FLOAT32_EXACT
+    if depthwise and small:
+        body = _Depthwise(run, x.zero_point, requantize)
+    else:
+        body = _Grouped(run, x.zero_point, requantize)
+
+    def apply(codes: Codes) -> Codes:
+        if codes.ndim != op.weight.ndim or codes.shape[1] != run.weight.shape[1] * run.group:
+            raise EngineError(
+                f"{op.name}: input {op.inputs[0]!r} has shape {codes.shape}; expected {op.weight.ndim} axes and"
+                f" {run.weight.shape[1] * run.group} channels"
+            )
+        image = codes if codes.ndim == 4 else codes[:, :, None, :]
+        size = [
+            output_length(image.shape[2 + i], run.weight.shape[2 + i], run.strides[i], run.pads[i::2], run.dilations[i])
+            for i in (0, 1)
+        ]
+        out = np.empty((image.shape[0], channels, *size), np.int8)
+        for n in range(image.shape[0]):  # one image at a time: memory does not grow with the batch
+            body(image[n : n + 1], out[n])
+        return out if codes.ndim == 4 else out[:, :, 0]
+
+    return apply
+
+
+def _flat(op: Conv) -> Conv:
+    """A convolution over one axis as one over two, the first of length 1."""
+    p = op.pads
+    return Conv(
+        op.name, op.inputs, op.outputs, op.weight[:, :, None, :], op.bias, op.weight_scale,
+        (1, *op.strides), (0, p[0], 0, p[1]), (1, *op.dilations), op.group,
+    )  # fmt: skip
+
+
+class _Grouped:
+    """Any convolution, as one exact matrix product a group."""
+
+    def __init__(self, op: Conv, zero_point: int, requantize: Requantizer) -> None:
+        o = op.weight.shape[0]
+        weight = op.weight.reshape(op.group, o // op.group, -1)
+        self.op, self.zero_point, self.requantize = op, zero_point, requantize
+        self.weight: ExactWeight = exact_weight(weight, op.bias.reshape(op.group, -1), zero_point)
+        self.pointwise = op.weight.shape[2:] == (1, 1) and not any(op.pads)
+
+    def __call__(self, x: Codes, out: Codes) -> None:
+        op = self.op
+        kh, kw = op.weight.shape[2:]
+        c, positions = x.shape[1], out.shape[1] * out.shape[2]
+        depth = c * kh * kw // op.group
+        columns = np.empty((op.group, depth + self.weight.ones, positions), np.float32)
+        if self.weight.ones:
+            columns[:, -1] = 1
+        if self.pointwise:
+            source = x[0, :, :: op.strides[0], :: op.strides[1]].reshape(op.group, depth, positions)
+            columns[:, :depth] = source
+        else:
+            padded = pad_spatial(x, op.pads, self.zero_point)
+            view = windows(padded, (kh, kw), op.strides[:2], op.dilations[:2])[0]  # type: ignore[arg-type]
+            target = columns[:, :depth].reshape(op.group, c // op.group, kh, kw, *out.shape[1:])
+            np.copyto(target, view.reshape(op.group, c // op.group, *view.shape[1:]))
+        acc = accumulate(self.weight, columns)
+        self.requantize(acc.reshape(out.shape[0], positions), out.reshape(out.shape[0], positions))
+
+
+class _Depthwise:
+    """One filter a channel (or a few): tap by tap on whole planes.
+
+    The planes are flattened, so that a tap is one long shifted multiply-add; positions past the end of a row compute
+    values that are cut off in the end. A stride splits the input into its phases, each dense.
+    """
+
+    def __init__(self, op: Conv, zero_point: int, requantize: Requantizer) -> None:
+        self.op, self.zero_point, self.requantize = op, zero_point, requantize
+        weight = op.weight.astype(np.int64)
+        self.taps = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T.astype(np.float32))[..., None]
+        self.bias = op.bias.astype(np.int64) - zero_point * weight.sum((1, 2, 3))
+        self.in_float32 = (np.abs(weight).sum((1, 2, 3)) * CODE_MAGNITUDE + np.abs(self.bias)).max() <= FLOAT32_EXACT
+
+    def __call__(self, x: Codes, out: Codes) -> None:
+        op = self.op
+        (kh, kw), (sh, sw), (dh, dw) = op.weight.shape[2:], op.strides[:2], op.dilations[:2]
+        o, oh, ow = out.shape
+        multiple = o // x.shape[1]
+        # Phase planes big enough for every tap's shift, all of one row length.
+        rows = oh + (kh - 1) * dh // sh
+        width = ow + (kw - 1) * dw // sw
+        padded = np.full((x.shape[1], rows * sh, width * sw), self.zero_point, np.int8)
+        top, left = op.pads[0], op.pads[1]
+        h, w = min(x.shape[2], rows * sh - top), min(x.shape[3], width * sw - left)
+        padded[:, top : top + h, left : left + w] = x[0, :, :h, :w]
+        length = (oh - 1) * width + ow
+        accumulators = np.empty((o, oh * ow), np.float32 if self.in_float32 else np.float64)
+        step = max(1, BLOCK // (rows * width))
+        for begin in range(0, x.shape[1], step):
+            chunk = padded[begin : begin + step]
+            size = chunk.shape[0]
+            phases = {
+                (i, j): chunk[:, i::sh, j::sw].astype(np.float32).reshape(size, -1)
+                for i in {d * dh % sh for d in range(kh)}
+                for j in {d * dw % sw for d in range(kw)}
+            }
+            total = np.empty((size, oh * width), np.float32)
+            scratch = np.empty((size, length), np.float32)
+            for m in range(multiple):
+                channels = slice(begin * multiple + m, (begin + size) * multiple, multiple)
+                for t in range(kh * kw):
+                    i, j = t // kw * dh, t % kw * dw
+                    offset = i // sh * width + j // sw
+                    plane = phases[i % sh, j % sw][:, offset : offset + length]
+                    if t == 0:
+                        np.multiply(plane, self.taps[t, channels], out=total[:, :length])
+                    else:
+                        np.multiply(plane, self.taps[t, channels], out=scratch)
+                        total[:, :length] += scratch
+                cut = total.reshape(size, oh, width)[:, :, :ow].reshape(size, oh * ow)
+                dtype = accumulators.dtype
+                np.add(cut, self.bias[channels, None].astype(dtype), out=accumulators[channels], dtype=dtype)
+        self.requantize(accumulators, out.reshape(o, oh * ow))

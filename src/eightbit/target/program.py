@@ -1,0 +1,224 @@
+"""The integer program: what a quantized network computes, as a list of small frozen operations.
+
+Everything here is integers, plus the float32 scales they stand for. Codes are canonical int8: a uint8 tensor of an
+ONNX graph holds the same numbers plus 128. `eightbit.target.lower` writes a program, `verify` checks it, the engine
+and the file writers read it. Float tensors appear only at the borders and in a `FloatIsland`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import INT8, IntType
+
+Int8Array = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the codes of a tensor stand for: `real = scale * (code - zero_point)`, one scale for the whole tensor."""
+
+    scale: np.float32
+    zero_point: int
+    itype: IntType = INT8
+    shape: tuple[int | None, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One operation: reads the tensors `inputs`, writes the tensors `outputs`; `name` is the node it came from."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Quantize(Op):
+    """Float tensor to codes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dequantize(Op):
+    """Codes to a float tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Op):
+    """Convolution over one or two spatial axes, batch and channels first.
+
+    `weight` int8 (O, I/group, kernel...); `bias` int32 (O,) in units of `s_x * weight_scale`; `weight_scale` float32
+    (O,); `pads` are (begin..., end...) and pad with the input's zero point.
+    """
+
+    weight: Int8Array
+    bias: NDArray[np.int32]
+    weight_scale: NDArray[np.float32]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    group: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Gemm(Op):
+    """Product with a constant matrix over the last axis: (..., K) x (K, N) -> (..., N).
+
+    `weight` int8 (K, N); `bias` int32 (N,); `weight_scale` float32 (N,).
+    """
+
+    weight: Int8Array
+    bias: NDArray[np.int32]
+    weight_scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(Op):
+    """Product of two activations, (..., M, K) x (..., K, N) -> (..., M, N), with NumPy's broadcasting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Op):
+    """Sum of two tensors, broadcasting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mul(Op):
+    """Product of two tensors, element by element, broadcasting."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Op):
+    """Largest code in each window; padding never wins."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Op):
+    """Mean of each window; `count_include_pad` counts padding as zeros."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    ceil_mode: bool = False
+    count_include_pad: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalAveragePool(Op):
+    """Mean over all spatial axes, which stay with length 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Op):
+    """Softmax along `axis`."""
+
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup(Op):
+    """A function of one code: `output = table[code + 128]`; `kind` says which (Relu, Sigmoid, Requantize, ...)."""
+
+    table: Int8Array
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Op):
+    """Joining along `axis`; an input whose scale differs from the output's passes through its table first."""
+
+    axis: int
+    tables: tuple[Int8Array | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Op):
+    """New shape, same codes; 0 copies the input's length at that place, -1 takes what is left."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Op):
+    """To two axes: those before `axis`, and the rest."""
+
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Squeeze(Op):
+    """Drop axes of length 1; every such axis if `axes` is None."""
+
+    axes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Unsqueeze(Op):
+    """Insert axes of length 1 at the places `axes` of the output."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(Op):
+    """Reorder the axes by `perm`."""
+
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Op):
+    """Python slices `start:stop:step` on the given axes; `bounds` holds (axis, start, stop, step)."""
+
+    bounds: tuple[tuple[int, int | None, int | None, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Op):
+    """Padding (begin..., end...) over all axes; `value` is the code to pad with in mode "constant"."""
+
+    pads: tuple[int, ...]
+    mode: str
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class FloatIsland(Op):
+    """A part of the network left in float: `model` is an ONNX file of `nodes`, float tensors in and out."""
+
+    model: bytes
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in the order they run. `inputs` and `outputs` name float tensors; `tensors` describes every tensor
+    of codes by its name in the graph; `constants` are codes that no operation computes.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, TensorInfo]
+    constants: Mapping[str, Int8Array] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        width = max((len(type(op).__name__) for op in self.ops), default=0)
+        return "\n".join(
+            f"{type(op).__name__:<{width}}  {', '.join(op.inputs)} -> {', '.join(op.outputs)}" for op in self.ops
+        )
+
+
+def identity_table() -> Int8Array:
+    """The table that leaves every code as it is."""
+    return np.arange(-128, 128, dtype=np.int8)

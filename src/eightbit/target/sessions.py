@@ -1,0 +1,125 @@
+"""A QDQ graph and feeds in, arrays out, by ONNX Runtime: the runtime that the engine is held against.
+
+Besides the outputs it can hand over every integer tensor that the optimized graph really computes, and say which
+nodes it left in float.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from eightbit.errors import EngineError
+from eightbit.graph.run import session, to_bytes
+from eightbit.target.program import FloatIsland
+
+Array = NDArray[np.generic]
+CODE_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+COUNTED_AS_MOVES = ("QuantizeLinear", "DequantizeLinear")
+
+
+class OnnxRuntime:
+    """A QDQ graph ready to run on the CPU with every graph optimization; `threads=None` uses every core.
+
+    Raises EngineError if ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, qdq: ir.Model, *, threads: int | None = None) -> None:
+        self._names = [str(v.name) for v in qdq.graph.outputs]
+        self._session = session(to_bytes(qdq), threads=threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; `{output name: array}`. Raises EngineError with ONNX Runtime's reason."""
+        return dict(zip(self._names, _run(self._session, self._names, feeds), strict=True))
+
+
+class IntegerTensors:
+    """The codes of every quantized tensor of a QDQ graph, as ONNX Runtime's optimized graph computes them.
+
+    The graph is optimized at the EXTENDED level (where the QLinear kernels are chosen), written out, given its 8-bit
+    tensors as outputs and run as it then stands.
+    """
+
+    def __init__(self, qdq: ir.Model, *, threads: int | None = None) -> None:
+        proto = optimized(qdq)
+        wanted = {str(n.outputs[0].name) for n in qdq.graph if n.op_type == "QuantizeLinear"}
+        self._names = [name for name in _code_tensors(proto) if name in wanted]
+        types = _code_tensors(proto)
+        del proto.graph.output[:]
+        for name in self._names:
+            proto.graph.output.add(name=name).type.tensor_type.elem_type = types[name]
+        if not self._names:
+            raise EngineError("the graph holds no quantized tensor; give one that eightbit.quantize made")
+        self._session = session(proto.SerializeToString(), optimize=False, threads=threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.int8]]:
+        """`{name of the Q output: canonical int8 codes}`; uint8 tensors come shifted by 128."""
+        arrays = _run(self._session, self._names, feeds)
+        return {name: canonical(codes) for name, codes in zip(self._names, arrays, strict=True)}
+
+
+def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.int8]]:
+    """All quantized tensors of one run, as canonical int8 codes (see `IntegerTensors`)."""
+    return IntegerTensors(qdq).run(feeds)
+
+
+def canonical(codes: Array) -> NDArray[np.int8]:
+    """uint8 codes as the int8 codes of the same numbers (q - 128); int8 codes as they are."""
+    if codes.dtype == np.uint8:
+        return (codes ^ np.uint8(128)).view(np.int8)
+    return codes.astype(np.int8, copy=False)
+
+
+def optimized(qdq: ir.Model) -> onnx.ModelProto:
+    """The graph after ONNX Runtime's EXTENDED optimizations, as it would run."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(to_bytes(qdq), options, providers=["CPUExecutionProvider"])
+        except Exception as cause:  # ONNX Runtime raises its own classes, one per status code
+            raise EngineError(f"ONNX Runtime refuses the model: {str(cause).splitlines()[0]}") from cause
+        return onnx.load(path)
+
+
+def optimized_ops(qdq: ir.Model) -> list[tuple[str, str]]:
+    """(op type, node name) of every node of the optimized graph, to see what was left in float."""
+    return [(node.op_type, node.name) for node in optimized(qdq).graph.node]
+
+
+def run_island(island: FloatIsland, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a float island of an integer program: `{float tensor: array}` in and out."""
+    return dict(zip(island.outputs, _run(_island_session(island.model), list(island.outputs), feeds), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _island_session(model: bytes) -> ort.InferenceSession:
+    return session(model)
+
+
+def _run(runner: ort.InferenceSession, names: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+    try:
+        results: list[Array] = runner.run(names, dict(feeds))
+    except Exception as cause:
+        raise EngineError(f"ONNX Runtime could not run the model: {str(cause).splitlines()[0]}") from cause
+    return results
+
+
+def _code_tensors(proto: onnx.ModelProto) -> dict[str, int]:
+    """8-bit tensors computed by the nodes of `proto`, with their element types."""
+    typed = onnx.shape_inference.infer_shapes(proto)
+    infos = [*typed.graph.value_info, *proto.graph.value_info, *proto.graph.output]
+    types = {v.name: v.type.tensor_type.elem_type for v in infos}
+    computed = [name for node in proto.graph.node for name in node.output]
+    return {name: types[name] for name in computed if types.get(name) in CODE_TYPES}
