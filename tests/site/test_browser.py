@@ -31,6 +31,7 @@ def test_the_map_is_drawn(scheme: str, visit: Visit):
     drawing = soup.select_one("pre.mermaid svg")
     assert drawing is not None
     assert "Syntax error" not in drawing.get_text()
+    assert drawing.find("desc").get_text(strip=True), "the map has no description for those who cannot see it"
     labels = {tag.get_text(strip=True) for tag in drawing.select(".nodeLabel")}
     assert {"ONNX Runtime", "NumPy engine", "integer program"} <= labels
 
