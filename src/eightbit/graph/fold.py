@@ -25,6 +25,7 @@ PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
     shapes.fold_shapes,
     shapes.fold_reshape_targets,
+    shapes.infer_reshapes,
     constants.drop_no_ops,
     constants.squeeze_to_reshape,
     spatial.explicit_windows,
@@ -68,9 +69,13 @@ def tidy(model: ir.Model) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Set dtype and shape of every tensor that ONNX's shape inference can follow, in place."""
+    """Set dtype and shape of every tensor that ONNX's shape inference can follow, in place.
+
+    Without data propagation: it writes out every 1-D tensor whose length it knows, so that one
+    ConstantOfShape can exhaust memory. `shapes` follows shape arithmetic instead.
+    """
     with silence():  # the pass logs a traceback where it meets an op that it does not know
-        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
 
 
 def _at_common_opset(model: ir.Model) -> ir.Model:

@@ -61,6 +61,25 @@ def fold_reshape_targets(model: ir.Model) -> int:
     return count
 
 
+def infer_reshapes(model: ir.Model) -> int:
+    """Set the output shape of Reshape nodes whose target is computed, in place; returns how many got one."""
+    count = 0
+    known: dict[ir.Value, tuple[Entry, ...] | None] = {}
+    for node in model.graph:
+        entries = _entries(node.inputs[1], known) if is_op(node, "Reshape") else None
+        if entries is None or constant(node.inputs[1]) is not None or 0 in entries:
+            continue
+        output = node.outputs[0]
+        old = (None,) * len(entries) if output.shape is None else tuple(_entry(d) for d in output.shape)
+        if len(old) != len(entries):
+            continue
+        new = tuple(was if now in (-1, None) else now for was, now in zip(old, entries, strict=True))
+        if new != old or output.shape is None:
+            output.shape = ir.Shape(new)
+            count += 1
+    return count
+
+
 def _entries(
     value: ir.Value | None, known: dict[ir.Value, tuple[Entry, ...] | None]
 ) -> tuple[Entry, ...] | None:

@@ -62,8 +62,8 @@ def fold_pad(model: ir.Model) -> int:
     """Fold spatial zero padding into the Conv or AveragePool that reads it; returns how many readers took it.
 
     An AveragePool takes it only if it has no padding of its own that it leaves out of the mean, and never
-    with ceil_mode. A MaxPool pads with minus infinity, so it takes zeros only where they cannot win: its input
-    is proved >= 0 (it comes out of Relu, a Clip from >= 0, Sigmoid or Softmax) and every window holds an entry.
+    with ceil_mode. A MaxPool pads with minus infinity, so it takes zeros only where they cannot win: its
+    input is >= 0 (it comes out of Relu, Clip from >= 0, Sigmoid or Softmax) and no window is padding alone.
     """
     count = 0
     for node in list(model.graph):
@@ -77,7 +77,9 @@ def fold_pad(model: ir.Model) -> int:
             if use.idx != 0 or pads is None or not _takes_padding(reader, pads):
                 continue
             total = [p + m for p, m in zip(pads, margins, strict=True)]
-            if reader.op_type == "MaxPool" and not (_non_negative(source) and _windows_filled(reader, total)):
+            if reader.op_type != "Conv" and not _windows_filled(reader, total):
+                continue  # ONNX Runtime refuses a pool with padding as wide as its window
+            if reader.op_type == "MaxPool" and not _non_negative(source):
                 continue
             reader.attributes["pads"] = ir.AttrInt64s("pads", total)
             if reader.op_type == "AveragePool":
