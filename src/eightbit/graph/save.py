@@ -33,9 +33,11 @@ def write_whole(data: bytes, path: str | os.PathLike[str]) -> Path:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; this one is an ordinary output
         os.replace(temporary, target)
-    except OSError as cause:
+    except BaseException as cause:  # Ctrl-C too must not leave the temporary file behind
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+        if not isinstance(cause, OSError):
+            raise
         raise ExportError(
             f"cannot write {target}: {cause.strerror or cause}; choose a writable place"
         ) from cause

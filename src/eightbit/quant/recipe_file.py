@@ -1,9 +1,12 @@
 """A recipe written down: a TOML file in, the same frozen `Recipe` that Python code would build out.
 
+    bias_correction = true
+
     [weights]
     bits = 8
     granularity = "per-channel"                     # or "per-tensor"
     range = "mse"                                   # or "minmax", or { name = "percentile", keep = 99.99 }
+    rounding = "gptq"                               # or "nearest", "adaround"
 
     [activations]
     range = "minmax"
@@ -27,11 +30,13 @@ from typing import Any
 from eightbit.errors import QuantizationError
 from eightbit.quant.observers import MSE, MinMax, Percentile
 from eightbit.quant.recipe import Activations, Keep, PerChannel, PerTensor, Recipe, Weights
+from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
 _CHOICES: dict[str, dict[str, type]] = {
     "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel},
     "range": {"minmax": MinMax, "percentile": Percentile, "mse": MSE},
+    "rounding": {"nearest": Nearest, "gptq": GPTQ, "adaround": AdaRound},
 }
 
 

@@ -1,0 +1,276 @@
+"""The command line: the same words as the package, on files.
+
+Models are ONNX files and data are `.npz` files whose keys are the models' input names (labels under `labels`).
+Exit status: 0, or 1 where the work failed (one line on stderr says why), or 2 where the command was misused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import eightbit
+from eightbit.compare import LAYER_SAMPLES, compare, measure
+from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError
+from eightbit.graph.feeds import Feeds, TensorSpec, feed, samples
+from eightbit.inspection import inspect
+from eightbit.model import load, quantize
+from eightbit.model import open as open_quantized
+from eightbit.npz import read_npz, write_npz
+from eightbit.quant.recipe import Recipe
+from eightbit.quant.recipe_file import read_recipe
+from eightbit.tables import Table
+
+TRACEBACK = "EIGHTBIT_TRACEBACK"
+FILE = click.Path(path_type=Path)
+Tick = Callable[[str, int], None]
+
+
+class _Commands(click.Group):
+    """Turns whatever a command raises into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EightbitError as cause:
+            _fail(str(cause), cause)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, KeyboardInterrupt):
+            raise  # click has its own words and statuses for these
+        except MemoryError as cause:
+            _fail("out of memory", cause)
+        except Exception as cause:
+            _fail(f"unexpected {type(cause).__name__}: {cause} (a defect; {TRACEBACK}=1 shows where)", cause)
+
+
+def _fail(reason: str, cause: BaseException) -> None:
+    if os.environ.get(TRACEBACK):
+        raise cause
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {' '.join(reason.split())}", err=True)
+    sys.exit(1)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(eightbit.__version__, package_name="eightbit")
+def main() -> None:
+    """Int8 neural networks: quantize, run, compare, inspect and time ONNX files.
+
+    Data are .npz files whose keys are the model's input names; labels go under `labels`.
+    """
+
+
+@main.command("quantize")
+@click.argument("model", type=FILE)
+@click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
+@click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
+@click.option("--recipe", type=FILE, help="How to quantize, TOML; see `eightbit.quant.recipe_file`.")
+def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path | None) -> None:
+    """Turn the float MODEL (.onnx) into int8."""
+    _check_place(output)
+    chosen = Recipe() if recipe is None else read_recipe(recipe)
+    with _status("load"):
+        graph = load(model)
+    data = read_npz(calibration, graph.inputs, CalibrationError)
+    with _bars({"calibrate": data.rows, "moments": data.rows}) as tick:
+        q = quantize(graph, data, chosen, progress=tick)
+    before = model.stat().st_size
+    q.save(output)
+    after = output.stat().st_size
+    click.echo(f"{output}: {after:,} bytes, {after / before:.2f} of {model}")
+    if q.report is not None and q.report.islands:
+        nodes = ((i.node, i.op, i.reason) for i in q.report.islands)
+        click.echo(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
+
+
+@main.command("run")
+@click.argument("model", type=FILE)
+@click.option("-i", "--input", "inputs", type=FILE, required=True, help="Inputs, .npz.")
+@click.option("-o", "--output", type=FILE, required=True, help="Where to write the outputs, .npz.")
+@click.option(
+    "--engine", type=click.Choice(["onnxruntime", "numpy"]), default="onnxruntime", show_default=True
+)
+def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
+    """Run the int8 MODEL on every sample of an .npz file."""
+    _check_place(output)
+    q = open_quantized(model)
+    data = read_npz(inputs, q.inputs, EngineError)
+    names = [str(v.name) for v in q.ir.graph.outputs]
+    parts: list[tuple[np.ndarray, ...]] = []
+    with _bars({"run": data.rows}) as tick:
+        done = 0
+        for sample in samples(data, q.inputs, EngineError):
+            result = q.run(sample, engine=engine)
+            parts.append(result if isinstance(result, tuple) else (result,))
+            done += _batch(sample)
+            tick("run", done)
+    joined = {
+        n: np.concatenate(column) if column[0].ndim else column[0] for n, column in _columns(names, parts)
+    }
+    write_npz(joined, output)
+    click.echo(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in joined.items())}")
+
+
+@main.command("compare")
+@click.argument("float_model", type=FILE)
+@click.argument("int8_model", type=FILE)
+@click.option("-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz.")
+@click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def compare_command(
+    float_model: Path, int8_model: Path, data_file: Path, latency: bool, threads: int | None, as_json: bool
+) -> None:
+    """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
+    model, q = load(float_model), open_quantized(int8_model)
+    data = read_npz(data_file, model.inputs, EngineError)
+    with _bars({"compare": data.rows, "layers": min(LAYER_SAMPLES, data.rows)}) as tick:
+        report = compare(model, q, data, latency=latency, threads=threads, progress=tick)
+    _show(report, as_json)
+
+
+@main.command("inspect")
+@click.argument("model", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def inspect_command(model: Path, as_json: bool) -> None:
+    """List the tensors, scales, operations and bytes of the int8 MODEL."""
+    _show(inspect(model), as_json)
+
+
+@main.command("bench")
+@click.argument("float_model", type=FILE)
+@click.argument("int8_model", type=FILE)
+@click.option("-d", "--data", "data_file", type=FILE, help="Inputs, .npz; default: random numbers.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples in one run.")
+@click.option(
+    "--rounds", type=click.IntRange(5), default=200, show_default=True, help="Runs of each model, at most."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Time to spend, about."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def bench_command(
+    float_model: Path,
+    int8_model: Path,
+    data_file: Path | None,
+    batch: int,
+    rounds: int,
+    seconds: float,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Time both models in ONNX Runtime, taking turns, and give the medians and their ratio."""
+    model, q = load(float_model), open_quantized(int8_model)
+    feeds = _random(model.inputs, batch) if data_file is None else _first(data_file, model.inputs, batch)
+    feeds = feed(feeds, q.inputs, EngineError)
+    with _bars({"bench": rounds}) as tick:
+        speed = measure(model, q, feeds, threads=threads, rounds=rounds, seconds=seconds, progress=tick)
+    if as_json:
+        fields = {
+            "float_seconds": speed.float_seconds,
+            "int8_seconds": speed.int8_seconds,
+            "ratio": speed.ratio,
+        }
+        click.echo(
+            json.dumps(
+                fields | {"rounds": speed.rounds, "batch": speed.batch, "threads": speed.threads}, indent=2
+            )
+        )
+        return
+    rows = (
+        (float_model.name, f"{1e3 * speed.float_seconds:.3f}", "1.00"),
+        (int8_model.name, f"{1e3 * speed.int8_seconds:.3f}", f"{speed.ratio:.2f}"),
+    )
+    how = f"medians of {speed.rounds} rounds in turns, batch {speed.batch}, threads {threads or 'all'}"
+    click.echo(Table("", ("model", "ms>", "ratio>"), rows, how))
+
+
+def _show(report: Any, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+        return
+    for line in str(report).splitlines():  # titles and warnings stand at the margin; click drops the bold in a pipe
+        click.echo(click.style(line, bold=True) if line and not line.startswith(" ") else line)
+
+
+def _check_place(output: Path) -> None:
+    """Refuse a place that cannot be written before the work begins, not after."""
+    if output.is_dir():
+        raise ExportError(f"cannot write {output}: it is a directory; give a file name")
+    if not output.parent.is_dir():
+        raise ExportError(f"cannot write {output}: there is no directory {output.parent}; create it first")
+    if not os.access(output.parent, os.W_OK):
+        raise ExportError(f"cannot write {output}: the directory {output.parent} is not writable")
+
+
+def _random(specs: tuple[TensorSpec, ...], batch: int) -> Feeds:
+    """Standard normal floats, zeros for integers; only the batch axis may be free."""
+    rng, found = np.random.default_rng(0), {}
+    for spec in specs:
+        if None in spec.shape[1:]:
+            raise EngineError(f"input {spec} has free axes beside the batch; give data with -d")
+        shape = tuple(batch if d is None else d for d in spec.shape)
+        values = rng.standard_normal(shape) if spec.dtype.kind == "f" else np.zeros(shape)
+        found[spec.name] = values.astype(spec.dtype)
+    return found
+
+
+def _first(path: Path, specs: tuple[TensorSpec, ...], batch: int) -> Feeds:
+    """The first samples of a file, `batch` of them together."""
+    held: list[Feeds] = []
+    for sample in samples(read_npz(path, specs, EngineError), specs, EngineError):
+        held.append(sample)
+        if sum(map(_batch, held)) >= batch:
+            break
+    free = {s.name for s in specs if s.shape and s.shape[0] is None}
+    return {n: np.concatenate([h[n] for h in held]) if n in free else held[0][n] for n in held[0]}
+
+
+def _batch(feeds: Feeds) -> int:
+    return next((len(a) for a in feeds.values() if a.ndim), 1)
+
+
+def _columns(names: list[str], parts: list[tuple[np.ndarray, ...]]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    for index, name in enumerate(names):
+        yield name, [part[index] for part in parts]
+
+
+@contextmanager
+def _bars(totals: dict[str, int]) -> Iterator[Tick]:
+    """Progress bars on stderr, one a stage, which vanish when done; silent where stderr is not a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tick(stage: str, done: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=totals.get(stage))
+            bars.update(tasks[stage], completed=done)
+
+        yield tick
+
+
+@contextmanager
+def _status(what: str) -> Iterator[None]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+if __name__ == "__main__":
+    main()
