@@ -54,6 +54,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
         naming.rename(model, naming.torch_scope, keep_parameters=True)  # a file that PyTorch exported
     passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
     naming.fill_names(model)
     if name is not None:
         model.graph.name = name

@@ -68,7 +68,10 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
         _check_size(tensor)
     for value in (*proto.graph.input, *proto.graph.output):
         if any(d.HasField("dim_value") and d.dim_value <= 0 for d in value.type.tensor_type.shape.dim):
-            sizes = tuple(d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim)
+            sizes = tuple(
+                d.dim_value if d.HasField("dim_value") else d.dim_param
+                for d in value.type.tensor_type.shape.dim
+            )
             raise LoadError(f"'{value.name}' has shape {sizes}: every fixed axis must be at least 1")
     try:
         onnx.checker.check_model(proto)
@@ -141,7 +144,7 @@ def _load_external(proto: onnx.ModelProto, file: Path) -> None:
     try:
         for tensor in outside:
             external_data_helper.load_external_data_for_tensor(tensor, str(file.parent))
-            tensor.data_location = onnx.TensorProto.DEFAULT
+            tensor.ClearField("data_location")
             del tensor.external_data[:]
     except Exception as cause:  # onnx's own path checks raise several kinds
         raise LoadError(f"external data cannot be read: {_first_line(cause)}") from cause
