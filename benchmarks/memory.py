@@ -1,0 +1,74 @@
+"""Peak memory of calibrating EfficientNet-Lite0 on 64 and on 512 crops: the ratio should be near one.
+
+    python -m benchmarks.memory MODEL.onnx CROPS RANGE     # what each child process runs: prints its peak in bytes
+
+Each calibration runs in a process of its own, because a peak is never taken back. The model comes from a file, so that
+torch, which made it, weighs on neither.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import eightbit as eb
+from benchmarks.figure import Figure
+from eightbit.course import zoo
+
+MODEL = "efficientnet_lite0"
+SIDE = 224
+FEW, MANY = 64, 512
+RANGES = {"min-max": eb.MinMax, "MSE": eb.MSE}
+BOUND = 1.10
+
+
+def crops(count: int) -> Iterator[NDArray[np.float32]]:
+    """`count` random crops (1, 3, 224, 224) of photographs, made one at a time as a reader's generator would."""
+    from skimage import data
+
+    photographs = [data.astronaut(), data.chelsea(), data.coffee()]
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        picture = photographs[i % len(photographs)]
+        top, left = (rng.integers(0, length - SIDE + 1) for length in picture.shape[:2])
+        yield zoo.preprocess_for(MODEL, picture[None, top : top + SIDE, left : left + SIDE])
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def figures() -> Iterator[Figure]:
+    """One ratio for each way of finding a range."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        eb.load(zoo.load(MODEL), zoo.example(MODEL)).save(path)
+        for name in RANGES:
+            few, many = (_in_child(path, count, name) for count in (FEW, MANY))
+            yield Figure(
+                f"calibration memory, {name}: {MANY} crops / {FEW} crops",
+                many / few,
+                BOUND,
+                "x",
+                f"{many / 1e6:.0f} / {few / 1e6:.0f} MB, whole process",
+            )
+
+
+def _in_child(path: Path, count: int, name: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.memory", str(path), str(count), name]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    file, number, range_name = sys.argv[1:]
+    recipe = eb.Recipe(activations=eb.Activations(range=RANGES[range_name]()))
+    eb.quantize(eb.load(file), crops(int(number)), recipe)
+    print(peak_bytes())
