@@ -1,6 +1,7 @@
 """The public face: its names, and what importing it costs."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 
@@ -95,3 +96,9 @@ def test_import_is_quick():
     # The best of several runs is the cost of the import itself; the others measure the machine's other work.
     best = min(import_in_new_process()["seconds"] for _ in range(5))
     assert best <= 0.3
+
+
+def test_no_module_shadows_a_public_name():
+    """Importing `eightbit.x` sets the attribute `x` of the package, which would hide a function of that name."""
+    modules = {m.name for m in pkgutil.iter_modules(eightbit.__path__)}
+    assert modules & set(PUBLIC) == set()

@@ -15,7 +15,7 @@ ORDER = [
     ["graph"],
     ["quant"],
     ["target"],
-    ["confidence", "npz", "tables", "timing", "model", "compare", "inspection", "plot"],
+    ["confidence", "npz", "tables", "timing", "model", "comparison", "inspection", "plot"],
     ["train", "course", "cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -73,7 +73,7 @@ def test_every_part_of_the_package_has_a_rank():
         ("arith", "eightbit.graph.load", True),
         ("quant", "eightbit.target.engine", True),
         ("target", "eightbit.quant.recipe", False),
-        ("compare", "eightbit.model.Model", False),
+        ("comparison", "eightbit.model.Model", False),
         ("course", "eightbit.cli", True),
         ("errors", "eightbit.arith", True),
         ("quant", "eightbit.quantize", True),

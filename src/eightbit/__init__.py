@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eightbit.compare import Comparison, compare
+    from eightbit.comparison import Comparison, compare
     from eightbit.errors import (
         CalibrationError,
         EightbitError,
@@ -40,8 +40,8 @@ _HOME = {
     "MSE": "quant.observers",
     "quantize": "model",
     "QuantizedModel": "model",
-    "compare": "compare",
-    "Comparison": "compare",
+    "compare": "comparison",
+    "Comparison": "comparison",
     "inspect": "inspection",
     "open": "model",
     "EightbitError": "errors",

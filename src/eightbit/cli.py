@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import eightbit
-from eightbit.compare import LAYER_SAMPLES, compare, measure
+from eightbit.comparison import LAYER_SAMPLES, compare, measure
 from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError
 from eightbit.graph.feeds import Feeds, TensorSpec, feed, samples
 from eightbit.inspection import inspect

@@ -20,7 +20,7 @@ from eightbit.errors import MissingExtra, QuantizationError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from eightbit.compare import Comparison
+    from eightbit.comparison import Comparison
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73"),

@@ -1,0 +1,383 @@
+"""The command line on files: each word does its work, and each failure is one line and a status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import helper
+
+import eightbit as eb
+from eightbit.cli import main
+from tests.small_net import CLASSES, SHAPE, images, small_net, write_small_net
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A float net, calibration data and labelled test data; the labels are what the float net says, but for 4."""
+    write_small_net(tmp_path)
+    x = images(40, seed=1)
+    labels = eb.load(tmp_path / "net.onnx")(x).argmax(axis=1)
+    labels[:4] = (labels[:4] + 1) % CLASSES
+    np.savez(tmp_path / "calib.npz", image=images(16))
+    np.savez_compressed(tmp_path / "test.npz", image=x, labels=labels)
+    return tmp_path
+
+
+@pytest.fixture
+def quantized(folder: Path) -> Path:
+    assert (
+        call("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx").exit_code
+        == 0
+    )
+    return folder
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(w) for w in words])
+
+
+def assert_refused(result: Result, *said: str, status: int = 1) -> None:
+    """One line on stderr that says what is wrong, nothing on stdout, no traceback."""
+    assert result.exit_code == status
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    if status == 1:
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+    for word in said:
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "unexpected" not in result.stderr
+
+
+def quantize_with(folder: Path, calibration: Path, **options: object) -> Result:
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    result = call("quantize", folder / "net.onnx", "-c", calibration, "-o", folder / "out.onnx", *words)
+    if result.exit_code:
+        assert [p.name for p in folder.iterdir() if "out.onnx" in p.name] == []
+    return result
+
+
+# What the words do
+
+
+def test_quantize_writes_what_the_package_would(folder: Path):
+    result = call("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert f"{(folder / 'q.onnx').stat().st_size:,} bytes" in result.stdout
+    assert result.stderr == ""  # no progress bar where there is no terminal
+    mine, x = eb.quantize(eb.load(folder / "net.onnx"), images(16)), images(4, seed=2)
+    np.testing.assert_array_equal(eb.open(folder / "q.onnx")(x), mine(x))
+
+
+def test_quantize_lists_the_nodes_left_in_float(folder: Path):
+    onnx.save(small_net(helper.make_node("Tanh", ["f"], ["t"], name="squash")), folder / "net.onnx")
+    result = call("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx")
+    assert result.exit_code == 0
+    assert "Left in float" in result.stdout
+    assert "squash" in result.stdout
+
+
+def test_a_recipe_changes_the_file(quantized: Path):
+    (quantized / "recipe.toml").write_text(
+        '[weights]\ngranularity = "per-tensor"\nrange = { name = "mse", steps = 20 }\n[overrides]\n"class*" = "float"\n'
+    )
+    result = quantize_with(quantized, quantized / "calib.npz", recipe=quantized / "recipe.toml")
+    assert result.exit_code == 0
+    assert "classifier" in result.stdout
+    rows = {t.name: t for t in eb.inspect(quantized / "out.onnx").tensors}
+    assert rows["w1"].channels == 1
+    assert "w3" not in rows
+
+
+def test_the_output_may_replace_the_input(folder: Path):
+    before = (folder / "net.onnx").stat().st_size
+    assert (
+        call("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "net.onnx").exit_code
+        == 0
+    )
+    assert eb.open(folder / "net.onnx").inputs[0].name == "image"
+    assert (folder / "net.onnx").stat().st_size != before
+
+
+def test_both_engines_run_the_file_to_the_same_outputs(quantized: Path):
+    for engine in ("onnxruntime", "numpy"):
+        target = quantized / f"{engine}.npz"
+        result = call(
+            "run", quantized / "q.onnx", "-i", quantized / "test.npz", "-o", target, "--engine", engine
+        )
+        assert result.exit_code == 0, result.stderr
+        assert "logits float32 (40, 5)" in result.stdout
+    first, second = np.load(quantized / "onnxruntime.npz"), np.load(quantized / "numpy.npz")
+    assert first.files == ["logits"]
+    np.testing.assert_array_equal(first["logits"], second["logits"])
+    np.testing.assert_array_equal(
+        first["logits"], eb.open(quantized / "q.onnx")(np.load(quantized / "test.npz")["image"])
+    )
+
+
+def test_compare_prints_tables_and_json(quantized: Path):
+    words = ("compare", quantized / "net.onnx", quantized / "q.onnx", "-d", quantized / "test.npz")
+    text = call(*words)
+    assert text.exit_code == 0, text.stderr
+    assert "float and int8 on 40 samples" in text.stdout
+    assert "90.00%" in text.stdout  # 4 of 40 labels are wrong on purpose
+    found = json.loads(call(*words, "--json").stdout)
+    assert found["samples"] == 40
+    assert found["accuracy"]["float_accuracy"] == 0.9
+    assert found["latency"] is None
+    timed = json.loads(call(*words, "--json", "--latency", "--threads", 1).stdout)
+    assert timed["latency"]["ratio"] > 0
+    assert timed["latency"]["threads"] == 1
+
+
+def test_inspect_prints_tables_and_json(quantized: Path):
+    text = call("inspect", quantized / "q.onnx")
+    assert text.exit_code == 0
+    assert "classifier" not in text.stdout
+    assert "8x3x3x3" in text.stdout
+    found = json.loads(call("inspect", quantized / "q.onnx", "--json").stdout)
+    assert sum(found["bytes"].values()) == (quantized / "q.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("data", [(), ("-d", "test.npz")])
+def test_bench_gives_medians_and_their_ratio(quantized: Path, data: tuple[str, ...]):
+    words = [quantized / w if w.endswith("npz") else w for w in data]
+    options = ("--rounds", 5, "--batch", 2, "--threads", 1)
+    run = ("bench", quantized / "net.onnx", quantized / "q.onnx", *words, *options)
+    assert "medians of 5 rounds in turns, batch 2, threads 1" in call(*run).stdout
+    found = json.loads(call(*run, "--json").stdout)
+    assert found["ratio"] == found["int8_seconds"] / found["float_seconds"]
+
+
+def test_help_and_version():
+    assert call("--version").stdout.strip().endswith(eb.__version__)
+    for word in ("quantize", "run", "compare", "inspect", "bench"):
+        assert call(word, "--help").exit_code == 0
+        assert word in call("--help").stdout
+
+
+# Bad calibration
+
+
+def test_nan_in_the_calibration(folder: Path):
+    x = images(4)
+    x[1, 0, 2, 3] = np.nan
+    np.savez(folder / "bad.npz", image=x)
+    assert_refused(quantize_with(folder, folder / "bad.npz"), "image", "NaN", "(1, 0, 2, 3)")
+
+
+def test_empty_calibration(folder: Path):
+    np.savez(folder / "none.npz", image=np.zeros((0, *SHAPE), np.float32))
+    assert_refused(quantize_with(folder, folder / "none.npz"))
+    np.savez(folder / "nothing.npz")
+    assert_refused(quantize_with(folder, folder / "nothing.npz"))
+
+
+def test_wrong_input_name(folder: Path):
+    np.savez(folder / "bad.npz", picture=images(4))
+    assert_refused(quantize_with(folder, folder / "bad.npz"), "picture", "image")
+
+
+def test_wrong_shape_and_dtype(folder: Path):
+    np.savez(folder / "bad.npz", image=np.zeros((4, 8, 8, 3), np.float32))
+    assert_refused(quantize_with(folder, folder / "bad.npz"), "image", "(4, 8, 8, 3)")
+    np.savez(folder / "bad.npz", image=np.zeros((4, *SHAPE), np.uint8))
+    assert_refused(quantize_with(folder, folder / "bad.npz"), "uint8", "float32")
+
+
+def test_damaged_npz(folder: Path):
+    whole = (folder / "calib.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    assert_refused(quantize_with(folder, folder / "cut.npz"), "cut.npz", "truncated")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF  # the archive's own checksum finds it
+    (folder / "flipped.npz").write_bytes(bytes(flipped))
+    assert_refused(quantize_with(folder, folder / "flipped.npz"), "flipped.npz")
+
+
+def test_not_an_npz(folder: Path):
+    (folder / "text.npz").write_text("no archive")
+    assert_refused(quantize_with(folder, folder / "text.npz"), "text.npz", "not an .npz")
+    np.save(folder / "one.npy", images(2))
+    assert_refused(quantize_with(folder, folder / "one.npy"), "one.npy", "not an .npz")
+    assert_refused(quantize_with(folder, folder / "absent.npz"), "absent.npz", "no such file")
+    assert_refused(quantize_with(folder, folder), str(folder))
+
+
+def test_python_objects_are_not_unpickled(folder: Path):
+    np.savez(folder / "objects.npz", image=np.array([{"a": 1}], dtype=object))
+    assert_refused(quantize_with(folder, folder / "objects.npz"), "Python objects")
+
+
+# Bad models
+
+
+def test_truncated_model(folder: Path):
+    whole = (folder / "net.onnx").read_bytes()
+    (folder / "net.onnx").write_bytes(whole[: len(whole) // 2])
+    assert_refused(quantize_with(folder, folder / "calib.npz"), "net.onnx", "truncated")
+
+
+def test_missing_model(folder: Path):
+    (folder / "net.onnx").unlink()
+    assert_refused(quantize_with(folder, folder / "calib.npz"), "net.onnx")
+
+
+def test_unknown_op(folder: Path):
+    odd = helper.make_node("Sparkle", ["f"], ["t"], name="odd", domain="com.example")
+    onnx.save(small_net(odd, "com.example"), folder / "net.onnx")
+    assert_refused(quantize_with(folder, folder / "calib.npz"), "com.example::Sparkle", "odd")
+
+
+def test_a_float_file_is_not_run_as_int8(folder: Path):
+    result = call("run", folder / "net.onnx", "-i", folder / "test.npz", "-o", folder / "y.npz")
+    assert_refused(result, "float model")
+
+
+def test_models_that_do_not_belong_together(quantized: Path):
+    proto = small_net()
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "x"
+    onnx.save(proto, quantized / "other.onnx")
+    result = call("compare", quantized / "other.onnx", quantized / "q.onnx", "-d", quantized / "test.npz")
+    assert_refused(result, "different inputs")
+
+
+# Bad places and recipes
+
+
+def test_unwritable_outputs(folder: Path):
+    for place, said in (
+        (folder / "absent" / "q.onnx", "no directory"),
+        (folder / "net.onnx" / "q.onnx", "no directory"),
+        (folder, "is a directory"),
+    ):
+        words = ("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", place)
+        assert_refused(call(*words), said)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_save_keeps_the_old_file(
+    quantized: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+):
+    old = (quantized / "q.onnx").read_bytes()
+    before = sorted(p.name for p in quantized.iterdir())
+
+    def interrupted(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    words = ("quantize", quantized / "net.onnx", "-c", quantized / "test.npz", "-o", quantized / "q.onnx")
+    result = call(*words)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert (quantized / "q.onnx").read_bytes() == old
+    assert sorted(p.name for p in quantized.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[weight]\nbits = 8", ("'weight'", "'weights', 'activations'")),
+        ("[weights]\nbit = 8", ("'bit'", "[weights]", "'bits'")),
+        ("[weights]\nbits = true", ("'bits'", "int")),
+        ("[weights]\nbits = 12", ("12",)),
+        ('[weights]\nrange = "best"', ("'best'", "'minmax', 'percentile', 'mse'")),
+        ('[weights]\nrange = { name = "mse", step = 3 }', ("'step'", "'steps'")),
+        ('[overrides]\n"a*" = "int4"', ("'a*'", "'int4'", "'float'")),
+        ("weights = 8", ("[weights]",)),
+        ("bits = = 8", ("not TOML",)),
+    ],
+)
+def test_bad_recipes(folder: Path, text: str, said: tuple[str, ...]):
+    (folder / "recipe.toml").write_text(text)
+    assert_refused(
+        quantize_with(folder, folder / "calib.npz", recipe=folder / "recipe.toml"), "recipe.toml", *said
+    )
+
+
+def test_missing_recipe(folder: Path):
+    result = quantize_with(folder, folder / "calib.npz", recipe=folder / "absent.toml")
+    assert_refused(result, "absent.toml", "No such file")
+
+
+def test_misuse_is_status_2(folder: Path):
+    assert_refused(call("quantize", folder / "net.onnx"), "--calibration", status=2)
+    assert_refused(call("quantise"), "quantise", status=2)
+    run = ("run", folder / "net.onnx", "-i", folder / "test.npz", "-o", folder / "y.npz")
+    assert_refused(call(*run, "--engine", "abacus"), "abacus", status=2)
+
+
+def test_a_defect_is_one_line_too(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("eightbit.cli.inspect", broken)
+    result = call("inspect", folder / "net.onnx")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "unexpected ZeroDivisionError: by zero" in result.stderr
+
+
+# A machine without the extras, and a terminal
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "tensorflow", "keras", "matplotlib", "onnxscript", "tf2onnx"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocker())
+from eightbit.cli import main
+"""
+
+
+def test_every_word_works_without_torch_tensorflow_and_matplotlib(folder: Path):
+    script = (
+        BLOCKED
+        + """
+for words in (
+    "quantize net.onnx -c calib.npz -o q.onnx", "run q.onnx -i test.npz -o y.npz", "inspect q.onnx",
+    "compare net.onnx q.onnx -d test.npz", "bench net.onnx q.onnx --rounds 5",
+):
+    main(words.split(), standalone_mode=False)
+import eightbit, numpy
+try:
+    eightbit.compare("net.onnx", "q.onnx", numpy.load("test.npz")["image"]).plot()
+except eightbit.MissingExtra as error:
+    print("missing:", error)
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "missing: matplotlib is not installed; run: pip install 'eightbit[plot]'" in done.stdout
+
+
+def test_a_terminal_sees_progress(folder: Path):
+    pty = pytest.importorskip("pty")
+    primary, secondary = pty.openpty()
+    words = ["quantize", "net.onnx", "-c", "calib.npz", "-o", "q.onnx"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    done = subprocess.run(
+        [sys.executable, "-m", "eightbit.cli", *words],
+        cwd=folder,
+        stderr=secondary,
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=False,
+    )
+    os.close(secondary)
+    seen = os.read(primary, 65536).decode()
+    os.close(primary)
+    assert done.returncode == 0
+    assert "calibrate" in seen
+    assert "16/16" in seen
