@@ -171,6 +171,7 @@ def unary(op: str, shape: tuple[int, ...], *, out: str = "random", **attrs: obje
         sy, zy = {
             "same": (sx, zx),
             "random": (float(np.float32(sx * rng.uniform(0.4, 1.5))), zero_of(rng)),
+            "above": (float(np.float32(sx * rng.uniform(0.4, 1.5))), int(rng.integers(1, 256))),
             "half": (float(np.float32(sx / 2)), zero_of(rng)),
             "mean": (float(np.float32(sx * rng.uniform(0.05, 0.4))), zero_of(rng)),
             "tiny": (float(np.float32(sx * 2.0**-7)), zero_of(rng)),
@@ -343,8 +344,8 @@ ROWS: tuple[Row, ...] = (
     Row("Softmax one class", unary("Softmax", (4, 1), out="unit", axis=1), "QLinearSoftmax"),
     *(Row(f"Sigmoid {out}", unary("Sigmoid", (3, 256), out=out), "QLinearSigmoid") for out in ("unit", "probability")),
     Row("LeakyRelu", unary("LeakyRelu", (3, 256), out="random", alpha=0.1), "QLinearLeakyRelu"),
-    Row("Relu kept", unary("Relu", (3, 256), out="random"), "Relu"),
-    Row("HardSwish", unary("HardSwish", (3, 256), out="random"), "HardSwish"),
+    Row("Relu kept", unary("Relu", (3, 256), out="above"), "Relu"),
+    Row("HardSwish", unary("HardSwish", (3, 256), out="random"), "HardSigmoid"),
     Row("Tanh", unary("Tanh", (3, 256), out="unit"), "Tanh"),
     Row("Clip 0 6", clip(0.0, 6.0, top=6.1), "Clip"),
     Row("Clip a hair above", clip(0.0, 6.0, top=6.0 * (1 + 2**-20)), "Clip"),

@@ -147,8 +147,10 @@ def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 def reshape(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Reshape to a constant shape."""
     shape = constant(input_at(node, 1))
-    if shape is None or attribute(node, "allowzero", 0):
-        return "its target shape is not constant" if shape is None else "Reshape with allowzero"
+    if shape is None:
+        return "its target shape is not constant"
+    if attribute(node, "allowzero", 0) and 0 in shape:
+        return "it asks for an axis of length 0"
     target = tuple(int(d) for d in shape)
     return _carry(node, codes, lambda x, y: p.Reshape(_name(node), x, y, target))
 

@@ -23,7 +23,6 @@ from eightbit.target.program import FloatIsland
 
 Array = NDArray[np.generic]
 CODE_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
-COUNTED_AS_MOVES = ("QuantizeLinear", "DequantizeLinear")
 
 
 class OnnxRuntime:
@@ -50,12 +49,11 @@ class IntegerTensors:
 
     def __init__(self, qdq: ir.Model, *, threads: int | None = None) -> None:
         proto = optimized(qdq)
-        wanted = {str(n.outputs[0].name) for n in qdq.graph if n.op_type == "QuantizeLinear"}
-        self._names = [name for name in _code_tensors(proto) if name in wanted]
-        types = _code_tensors(proto)
+        types = _code_types(qdq, proto)
+        self._names = list(types)
         del proto.graph.output[:]
-        for name in self._names:
-            proto.graph.output.add(name=name).type.tensor_type.elem_type = types[name]
+        for name, dtype in types.items():
+            proto.graph.output.add(name=name).type.tensor_type.elem_type = dtype
         if not self._names:
             raise EngineError("the graph holds no quantized tensor; give one that eightbit.quantize made")
         self._session = session(proto.SerializeToString(), optimize=False, threads=threads)
@@ -116,10 +114,21 @@ def _run(runner: ort.InferenceSession, names: list[str], feeds: Mapping[str, Arr
     return results
 
 
-def _code_tensors(proto: onnx.ModelProto) -> dict[str, int]:
-    """8-bit tensors computed by the nodes of `proto`, with their element types."""
-    typed = onnx.shape_inference.infer_shapes(proto)
-    infos = [*typed.graph.value_info, *proto.graph.value_info, *proto.graph.output]
-    types = {v.name: v.type.tensor_type.elem_type for v in infos}
-    computed = [name for node in proto.graph.node for name in node.output]
-    return {name: types[name] for name in computed if types.get(name) in CODE_TYPES}
+def _code_types(qdq: ir.Model, proto: onnx.ModelProto) -> dict[str, int]:
+    """The outputs of `qdq`'s QuantizeLinear nodes that the nodes of the optimized `proto` compute, with their types.
+
+    The optimizer may turn int8 codes to uint8; where it recorded a type, that one counts.
+    """
+    recorded = {v.name: v.type.tensor_type.elem_type for v in (*proto.graph.value_info, *proto.graph.output)}
+    computed = {name for node in proto.graph.node for name in node.output}
+    types = {}
+    for node in qdq.graph:
+        value = node.outputs[0]
+        if node.op_type != "QuantizeLinear" or value.name not in computed:
+            continue
+        zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+        dtype = value.dtype or (zero_point.dtype if zero_point is not None else ir.DataType.UINT8)
+        found = recorded.get(str(value.name)) or int(dtype or ir.DataType.UINT8)
+        if found in CODE_TYPES:
+            types[str(value.name)] = found
+    return types

@@ -20,6 +20,7 @@ from eightbit.target.engine.windows import output_length, pad_spatial, windows
 from eightbit.target.program import Conv, Program
 
 Codes = NDArray[np.int8]
+FLOATS_AT_ONCE = 1 << 21  # 8 MB of columns; a bigger image is taken alone
 
 
 def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
@@ -30,6 +31,7 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
     channels = run.weight.shape[0]
     depthwise = run.weight.shape[1] == 1 and run.group > 1
     small = (np.abs(run.weight.astype(np.int64)).sum((1, 2, 3)) * CODE_MAGNITUDE).max() <= FLOAT32_EXACT
+    body: _Depthwise | _Grouped
     if depthwise and small:
         body = _Depthwise(run, x.zero_point, requantize)
     else:
@@ -47,8 +49,9 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
             for i in (0, 1)
         ]
         out = np.empty((image.shape[0], channels, *size), np.int8)
-        for n in range(image.shape[0]):  # one image at a time: memory does not grow with the batch
-            body(image[n : n + 1], out[n])
+        step = body.images_at_once(image.shape, size)
+        for n in range(0, image.shape[0], step):  # in blocks: memory does not grow with the batch
+            body(image[n : n + step], out[n : n + step])
         return out if codes.ndim == 4 else out[:, :, 0]
 
     return apply
@@ -73,24 +76,37 @@ class _Grouped:
         self.weight: ExactWeight = exact_weight(weight, op.bias.reshape(op.group, -1), zero_point)
         self.pointwise = op.weight.shape[2:] == (1, 1) and not any(op.pads)
 
+    def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
+        """How many images of `shape` (N, C, H, W) to take together: small ones share a matrix product."""
+        columns = shape[1] * int(np.prod(self.op.weight.shape[2:])) * size[0] * size[1]
+        return max(1, FLOATS_AT_ONCE // max(1, columns))
+
     def __call__(self, x: Codes, out: Codes) -> None:
+        """Codes (N, C, H, W) to codes `out` (N, O, OH, OW)."""
         op = self.op
         kh, kw = op.weight.shape[2:]
-        c, positions = x.shape[1], out.shape[1] * out.shape[2]
-        depth = c * kh * kw // op.group
-        columns = np.empty((op.group, depth + self.weight.ones, positions), np.float32)
+        n, o, *size = out.shape
+        per_group = x.shape[1] // op.group
+        depth, positions = per_group * kh * kw, size[0] * size[1]
+        columns = np.empty((op.group, depth + self.weight.ones, n * positions), np.float32)
         if self.weight.ones:
             columns[:, -1] = 1
         if self.pointwise:
-            source = x[0, :, :: op.strides[0], :: op.strides[1]].reshape(op.group, depth, positions)
-            columns[:, :depth] = source
+            view = x[:, :, None, None, :: op.strides[0], :: op.strides[1]]
         else:
-            padded = pad_spatial(x, op.pads, self.zero_point)
-            view = windows(padded, (kh, kw), op.strides[:2], op.dilations[:2])[0]  # type: ignore[arg-type]
-            target = columns[:, :depth].reshape(op.group, c // op.group, kh, kw, *out.shape[1:])
-            np.copyto(target, view.reshape(op.group, c // op.group, *view.shape[1:]))
-        acc = accumulate(self.weight, columns)
-        self.requantize(acc.reshape(out.shape[0], positions), out.reshape(out.shape[0], positions))
+            padded = pad_spatial(x, op.pads, self.zero_point) if any(op.pads) else x
+            view = windows(padded, (kh, kw), op.strides[:2], op.dilations[:2])  # type: ignore[arg-type]
+        for g in range(op.group):
+            target = columns[g, :depth].reshape(per_group, kh, kw, n, *size)
+            source = view[:, g * per_group : (g + 1) * per_group]
+            np.copyto(target, source.transpose(1, 2, 3, 0, 4, 5))
+        acc = accumulate(self.weight, columns).reshape(o, n * positions)
+        if n == 1:
+            self.requantize(acc, out.reshape(o, positions))
+            return
+        result = np.empty((o, n * positions), np.int8)
+        self.requantize(acc, result)
+        out[...] = result.reshape(o, n, *size).swapaxes(0, 1)
 
 
 class _Depthwise:
@@ -104,46 +120,53 @@ class _Depthwise:
         self.op, self.zero_point, self.requantize = op, zero_point, requantize
         weight = op.weight.astype(np.int64)
         self.taps = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T.astype(np.float32))[..., None]
-        self.bias = op.bias.astype(np.int64) - zero_point * weight.sum((1, 2, 3))
-        self.in_float32 = (np.abs(weight).sum((1, 2, 3)) * CODE_MAGNITUDE + np.abs(self.bias)).max() <= FLOAT32_EXACT
+        bias = op.bias.astype(np.int64) - zero_point * weight.sum((1, 2, 3))
+        worst = (np.abs(weight).sum((1, 2, 3)) * CODE_MAGNITUDE + np.abs(bias)).max()
+        self.dtype = np.float32 if worst <= FLOAT32_EXACT else np.float64
+        self.bias = bias.astype(self.dtype)[:, None]
+
+    def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
+        """How many images of `shape` (N, C, H, W) to take together."""
+        return max(1, FLOATS_AT_ONCE // (4 * shape[1] * shape[2] * shape[3]))
 
     def __call__(self, x: Codes, out: Codes) -> None:
+        """Codes (N, C, H, W) to codes `out` (N, O, OH, OW)."""
         op = self.op
         (kh, kw), (sh, sw), (dh, dw) = op.weight.shape[2:], op.strides[:2], op.dilations[:2]
-        o, oh, ow = out.shape
-        multiple = o // x.shape[1]
+        n, o, oh, ow = out.shape
+        multiple, planes = o // x.shape[1], n * x.shape[1]
         # Phase planes big enough for every tap's shift, all of one row length.
-        rows = oh + (kh - 1) * dh // sh
-        width = ow + (kw - 1) * dw // sw
-        padded = np.full((x.shape[1], rows * sh, width * sw), self.zero_point, np.int8)
+        rows, width = oh + (kh - 1) * dh // sh, ow + (kw - 1) * dw // sw
+        padded = np.full((planes, rows * sh, width * sw), self.zero_point, np.int8)
         top, left = op.pads[0], op.pads[1]
         h, w = min(x.shape[2], rows * sh - top), min(x.shape[3], width * sw - left)
-        padded[:, top : top + h, left : left + w] = x[0, :, :h, :w]
+        padded[:, top : top + h, left : left + w] = x.reshape(planes, *x.shape[2:])[:, :h, :w]
         length = (oh - 1) * width + ow
-        accumulators = np.empty((o, oh * ow), np.float32 if self.in_float32 else np.float64)
+        taps, bias = (self.taps, self.bias) if n == 1 else (np.tile(self.taps, (1, n, 1)), np.tile(self.bias, (n, 1)))
+        acc = np.empty((n * o, oh * ow), self.dtype)
         step = max(1, BLOCK // (rows * width))
-        for begin in range(0, x.shape[1], step):
+        for begin in range(0, planes, step):
             chunk = padded[begin : begin + step]
-            size = chunk.shape[0]
+            count = chunk.shape[0]
             phases = {
-                (i, j): chunk[:, i::sh, j::sw].astype(np.float32).reshape(size, -1)
+                (i, j): chunk[:, i::sh, j::sw].astype(np.float32).reshape(count, -1)
                 for i in {d * dh % sh for d in range(kh)}
                 for j in {d * dw % sw for d in range(kw)}
             }
-            total = np.empty((size, oh * width), np.float32)
-            scratch = np.empty((size, length), np.float32)
+            total = np.empty((count, oh * width), np.float32)
+            scratch = np.empty((count, length), np.float32)
             for m in range(multiple):
-                channels = slice(begin * multiple + m, (begin + size) * multiple, multiple)
+                channels = slice(begin * multiple + m, (begin + count) * multiple, multiple)
                 for t in range(kh * kw):
                     i, j = t // kw * dh, t % kw * dw
                     offset = i // sh * width + j // sw
                     plane = phases[i % sh, j % sw][:, offset : offset + length]
                     if t == 0:
-                        np.multiply(plane, self.taps[t, channels], out=total[:, :length])
+                        np.multiply(plane, taps[t, channels], out=total[:, :length])
                     else:
-                        np.multiply(plane, self.taps[t, channels], out=scratch)
-                        total[:, :length] += scratch
-                cut = total.reshape(size, oh, width)[:, :, :ow].reshape(size, oh * ow)
-                dtype = accumulators.dtype
-                np.add(cut, self.bias[channels, None].astype(dtype), out=accumulators[channels], dtype=dtype)
-        self.requantize(accumulators, out.reshape(o, oh * ow))
+                        np.multiply(plane, taps[t, channels], out=scratch)
+                        np.add(total[:, :length], scratch, out=total[:, :length])
+                cut = total.reshape(count, oh, width)[:, :, :ow].reshape(count, oh * ow)
+                np.add(cut, bias[channels], out=acc[channels], dtype=self.dtype)
+        for k in range(n):
+            self.requantize(acc[k * o : (k + 1) * o], out[k].reshape(o, oh * ow))
