@@ -200,7 +200,9 @@ def _show(report: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
         return
-    for line in str(report).splitlines():  # titles and warnings stand at the margin; click drops the bold in a pipe
+    for line in str(
+        report
+    ).splitlines():  # titles and warnings stand at the margin; click drops the bold in a pipe
         click.echo(click.style(line, bold=True) if line and not line.startswith(" ") else line)
 
 

@@ -22,7 +22,8 @@ from eightbit.confidence import LEVEL, PairedAccuracy, Share, paired, share
 from eightbit.errors import EngineError
 from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, samples
 from eightbit.graph.model import constant
-from eightbit.graph.run import FloatSession, to_bytes
+from eightbit.graph.run import FloatSession
+from eightbit.graph.save import file_bytes
 from eightbit.inspection import BORDERS, FloatNode, float_nodes
 from eightbit.model import Model, QuantizedModel, load
 from eightbit.model import open as open_quantized
@@ -180,7 +181,7 @@ def compare(
         layer_samples=used,
         agreement=agreement,
         accuracy=accuracy,
-        sizes=(len(to_bytes(float_model.ir)), len(to_bytes(int8_model.ir))),
+        sizes=(len(file_bytes(float_model.ir)), len(file_bytes(int8_model.ir))),
         nodes=node_share(int8_model.ir),
         islands=float_nodes(int8_model),
         latency=speed,

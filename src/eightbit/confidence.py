@@ -98,7 +98,7 @@ def paired(*, total: int, float_right: int, lost: int, won: int) -> PairedAccura
 
     >>> p = paired(total=10_000, float_right=9_200, lost=40, won=30)
     >>> f"{p.delta:+.4f} [{p.lo:+.4f}, {p.hi:+.4f}]"
-    '-0.0010 [-0.0026, +0.0006]'
+    '-0.0010 [-0.0027, +0.0007]'
     """
     if total <= 0 or not 0 <= lost <= float_right <= total - won or won < 0:
         raise ValueError(

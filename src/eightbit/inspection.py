@@ -17,9 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.graph.model import constant, dims
-from eightbit.graph.run import to_bytes
+from eightbit.graph.save import file_bytes
 from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
+from eightbit.quant.placement import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.tables import Table, shape_text
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")
@@ -126,15 +127,15 @@ def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] |
 
 
 def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
-    """The nodes of a QDQ graph that compute in float: an input that is no code, or an output that is not made one.
+    """The nodes of a QDQ graph that compute in float: no integer form, an operand or a result that is no code.
 
     Reasons come from the quantization's own report where the model still has it.
     """
     reasons = {i.node: i.reason for i in q.report.islands} if q.report else {}
     return tuple(
-        FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), "not between codes in the graph"))
+        FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), _why(node)))
         for node in q.ir.graph
-        if node.op_type not in BORDERS and not _between_codes(node)
+        if node.op_type not in BORDERS and not _on_codes(node)
     )
 
 
@@ -147,16 +148,25 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
-def _between_codes(node: ir.Node) -> bool:
-    first = node.inputs[0] if node.inputs else None
-    producer = None if first is None else first.producer()
-    from_codes = producer is not None and producer.op_type == "DequantizeLinear"
+def _why(node: ir.Node) -> str:
+    known = node.op_type in LAYERS | INTEGER | MOVES | CLAMPS
+    return "an operand or its result is float in the file" if known else "no integer form of this op"
+
+
+def _on_codes(node: ir.Node) -> bool:
+    """Whether an op that has an integer form stands between codes: every operand dequantized, the output quantized."""
+    if node.op_type in MOVES | CLAMPS:
+        operands = node.inputs[:1]
+    elif node.op_type in LAYERS | INTEGER:
+        operands = node.inputs
+    else:
+        return False
+    producers = [value.producer() for value in operands if value is not None]
     outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
-    to_codes = all(
+    return all(p is not None and p.op_type == "DequantizeLinear" for p in producers) and all(
         not value.is_graph_output() and all(use.node.op_type == "QuantizeLinear" for use in value.uses())
         for value in outputs
     )
-    return from_codes and to_codes
 
 
 def _tensors(model: ir.Model) -> Iterator[TensorRow]:
@@ -226,7 +236,7 @@ def _bytes(model: ir.Model) -> dict[str, int]:
         found[kind] += tensor.nbytes
     order = ("int8 weights", "int32 biases", "scales and zero points", "float and other constants")
     sizes = {kind: found[kind] for kind in order}
-    return sizes | {"graph": len(to_bytes(model)) - sum(sizes.values())}
+    return sizes | {"graph": len(file_bytes(model)) - sum(sizes.values())}
 
 
 def _warnings(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import QuantParams
 from eightbit.errors import CalibrationError, EngineError, LoadError
 from eightbit.graph.feeds import LABELS, TensorSpec, feed, specs
-from eightbit.graph.fold import prepare
+from eightbit.graph.fold import infer_shapes, prepare
 from eightbit.graph.frameworks import is_torch
 from eightbit.graph.load import load_graph
 from eightbit.graph.run import FloatSession
@@ -159,6 +159,7 @@ def open(path: str | os.PathLike[str]) -> QuantizedModel:
         raise LoadError(
             f"{os.fspath(path)}: a float model, with no DequantizeLinear in it; eightbit.load reads those"
         )
+    infer_shapes(graph)  # the file leaves them out
     return QuantizedModel(graph)
 
 

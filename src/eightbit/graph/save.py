@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eightbit.errors import ExportError
-from eightbit.graph.run import to_bytes
+from eightbit.graph.run import to_proto
 
 
 def save_graph(model: ir.Model, path: str | os.PathLike[str]) -> Path:
@@ -18,7 +18,17 @@ def save_graph(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     The bytes go to a temporary file beside it, which then takes the name; an interrupted save loses nothing.
     Raises ExportError if the place cannot be written.
     """
-    return write_whole(to_bytes(model), path)
+    return write_whole(file_bytes(model), path)
+
+
+def file_bytes(model: ir.Model) -> bytes:
+    """The bytes of the file that `save_graph` writes. Raises EngineError above 2 GiB.
+
+    Shapes of inner tensors are left out: readers infer them, and in a small network they outweigh the biases.
+    """
+    proto = to_proto(model)
+    del proto.graph.value_info[:]
+    return proto.SerializeToString()
 
 
 def write_whole(data: bytes, path: str | os.PathLike[str]) -> Path:

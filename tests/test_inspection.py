@@ -1,0 +1,106 @@
+"""The inventory of a quantized graph: rows, bytes that add up, float nodes, warnings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import eightbit as eb
+from eightbit.inspection import cpu_flags
+from tests.small_net import images, small_net
+
+VNNI = frozenset({"avx2", "avx512_vnni"})
+OLD = frozenset({"avx2"})
+
+
+@pytest.fixture(scope="module")
+def q() -> eb.QuantizedModel:
+    return eb.quantize(eb.load(small_net()), images(16))
+
+
+def test_rows_are_the_tensors_and_their_grids(q):
+    rows = {t.name: t for t in eb.inspect(q).tensors}
+    params = q.report.params["image"]
+    assert (rows["image"].kind, rows["image"].op, rows["image"].dtype) == ("activation", "input", "uint8")
+    assert rows["image"].scale == (float(params.scale),) * 2
+    assert rows["image"].zero_point == int(params.zero_point)
+    assert rows["image"].shape == (None, 3, 8, 8)
+    assert (rows["w1"].kind, rows["w1"].dtype, rows["w1"].channels) == ("weight", "int8", 8)
+    assert rows["w1"].shape == (8, 3, 3, 3)
+    assert rows["w1"].scale[0] < rows["w1"].scale[1]
+    assert (rows["b1"].kind, rows["b1"].dtype, rows["b1"].bits) == ("bias", "int32", 32)
+    assert rows["p"].op == "MaxPool"
+    assert rows["p"].scale == rows["r2"].scale
+
+
+def test_bytes_add_up_to_the_file(q, tmp_path: Path):
+    found = eb.inspect(q)
+    assert sum(found.bytes.values()) == q.save(tmp_path / "q.onnx").stat().st_size
+    assert found.bytes["int8 weights"] == 8 * 27 + 8 * 72 + 5 * 8
+    assert found.bytes["int32 biases"] == 4 * (8 + 8 + 5)
+    assert found.bytes["float and other constants"] == 0
+    assert found.ops == {"Add": 1, "Conv": 2, "Flatten": 1, "Gemm": 1, "GlobalAveragePool": 1, "MaxPool": 1}
+
+
+def test_a_file_and_its_model_look_the_same(q, tmp_path: Path):
+    path = q.save(tmp_path / "q.onnx")
+    assert eb.inspect(path) == eb.inspect(q)
+    assert eb.inspect(str(path)) == eb.inspect(q)
+
+
+def test_text_html_and_json(q):
+    found = eb.inspect(q, cpu=VNNI)
+    assert "Left in float: no node" in str(found)
+    assert "8x3x3x3" in str(found)
+    assert "?x3x8x8" in found._repr_html_()
+    assert found._repr_html_() == eb.inspect(q, cpu=VNNI)._repr_html_()
+    again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert [t["name"] for t in again["tensors"]] == [t.name for t in found.tensors]
+
+
+def test_html_escapes_names():
+    net = small_net(helper.make_node("Tanh", ["f"], ["t"], name="<script>"))
+    page = eb.inspect(eb.quantize(eb.load(net), images(4)))._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_float_nodes_are_listed_with_the_reason():
+    kept = eb.quantize(eb.load(small_net()), images(4), eb.Recipe(overrides={"body": eb.FLOAT}))
+    found = eb.inspect(kept, cpu=VNNI)
+    assert [(i.name, i.op, i.reason) for i in found.islands] == [
+        ("body", "Conv", "the recipe keeps it in float")
+    ]
+    assert found.bytes["float and other constants"] > 4 * 8 * 72
+    assert any("'body' multiplies in float" in w for w in found.warnings)
+    reopened = eb.inspect(eb.QuantizedModel(kept.ir), cpu=VNNI)
+    assert [i.name for i in reopened.islands] == ["body"]
+
+
+def test_saturation_is_warned_of_only_where_it_can_happen(q):
+    assert eb.inspect(q, cpu=VNNI).warnings == ()
+    assert eb.inspect(q, cpu=frozenset()).warnings == ()  # no x86
+    (warning,) = eb.inspect(q, cpu=OLD).warnings
+    assert "no VNNI" in warning
+    assert "3 weight tensors" in warning
+    seven = eb.quantize(eb.load(small_net()), images(16), eb.Recipe(weights=eb.Weights(bits=7)))
+    assert eb.inspect(seven, cpu=OLD).warnings == ()
+
+
+def test_dead_tensors_are_warned_of():
+    dead = eb.quantize(eb.load(small_net()), np.zeros((2, 3, 8, 8), np.float32))
+    assert any("'image'" in w and "calibration" in w for w in eb.inspect(dead, cpu=VNNI).warnings)
+
+
+def test_flags_are_read_from_the_system(tmp_path: Path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni\n")
+    assert cpu_flags(str(tmp_path / "cpuinfo")) == {"fpu", "avx2", "avx_vnni"}
+    assert cpu_flags(str(tmp_path / "absent")) == frozenset()
+
+
+def test_a_float_file_is_refused(tmp_path: Path):
+    path = eb.load(small_net()).save(tmp_path / "net.onnx")
+    with pytest.raises(eb.LoadError, match="float model"):
+        eb.inspect(path)
