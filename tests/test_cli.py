@@ -49,7 +49,7 @@ def assert_refused(result: Result, *said: str, status: int = 1) -> None:
     lines = result.stderr.splitlines()
     if status == 1:
         assert len(lines) == 1
-        assert lines[0].startswith("error: ")
+        assert lines[0].startswith("Error: ")
     for word in said:
         assert word in result.stderr
     assert "Traceback" not in result.stderr

@@ -55,7 +55,7 @@ class _Commands(click.Group):
 def _fail(reason: str, cause: BaseException) -> None:
     if os.environ.get(TRACEBACK):
         raise cause
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {' '.join(reason.split())}", err=True)
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {' '.join(reason.split())}", err=True)
     sys.exit(1)
 
 
@@ -121,7 +121,7 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     click.echo(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in joined.items())}")
 
 
-@main.command("compare")
+@main.command("compare", short_help="Say what quantization changed.")
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
 @click.option("-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz.")
@@ -139,7 +139,7 @@ def compare_command(
     _show(report, as_json)
 
 
-@main.command("inspect")
+@main.command("inspect", short_help="List tensors, scales, operations, bytes.")
 @click.argument("model", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def inspect_command(model: Path, as_json: bool) -> None:
@@ -147,7 +147,7 @@ def inspect_command(model: Path, as_json: bool) -> None:
     _show(inspect(model), as_json)
 
 
-@main.command("bench")
+@main.command("bench", short_help="Time both models, taking turns.")
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
 @click.option("-d", "--data", "data_file", type=FILE, help="Inputs, .npz; default: random numbers.")

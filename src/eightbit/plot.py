@@ -71,7 +71,7 @@ def histogram_with_grid(
     """
     axes, values, grid = _axes(ax), _values(x), grid_points(params)
     axes.hist(values, bins=bins, color=SKY, label="values")
-    axes.axvspan(grid[0], grid[-1], color=ORANGE, alpha=0.12, lw=0, label="range of the codes")
+    axes.axvspan(grid[0], grid[-1], color=ORANGE, alpha=0.15, lw=0, zorder=0, label="range of the codes")
     shown = grid[:: -(-len(grid) // MOST_TICKS)]
     axes.plot(
         shown, np.zeros(len(shown)), "|", color=INT8_COLOR, ms=10, mew=1.2, clip_on=False, label="codes"
@@ -125,7 +125,7 @@ def weight_ranges(weight: ArrayLike, *, axis: int = 0, ax: Axes | None = None) -
     axes.bar(
         np.arange(len(rows)), (hi - lo)[order], bottom=lo[order], width=0.9, color=BLUE, label="each channel"
     )
-    axes.axhspan(lo.min(), hi.max(), color=ORANGE, alpha=0.15, lw=0, label="whole tensor")
+    axes.axhspan(lo.min(), hi.max(), color=ORANGE, alpha=0.15, lw=0, zorder=0, label="whole tensor")
     axes.set(xlabel="channel, widest first", ylabel="weight")
     axes.legend()
     return axes
