@@ -10,8 +10,8 @@ JOBS ?= 2
 NOTEBOOKS := $(wildcard book/[0-9]*.ipynb)
 
 # Each of the JOBS processes keeps its libraries to one thread, so that two cores are not shared by eight threads.
-QUIET_LIBRARIES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 TQDM_DISABLE=1 KERAS_BACKEND=tensorflow
-PYTEST := $(QUIET_LIBRARIES) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+LIBRARIES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 TQDM_DISABLE=1 KERAS_BACKEND=tensorflow
+PYTEST := $(LIBRARIES) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 .PHONY: help env data book site test unit lint format bench execute lock serve clean
 
@@ -56,7 +56,7 @@ bench: $(STAMP) ## each measured figure of the book, in one table and in benchma
 	$(BIN)/python -m benchmarks.run
 
 execute: data ## runs the chapters and stores their outputs (for authors)
-	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(LIBRARIES) $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
 
 lock: ## writes requirements.lock from .venv (for maintainers, after trying new versions)
 	{ sed '/^[^#]/,$$d' requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
