@@ -29,7 +29,9 @@ def zero_of(rng: np.random.Generator) -> int:
     return int(rng.choice([0, 128, 255, rng.integers(0, 256), rng.integers(0, 256)]))
 
 
-def codes_in(g: Graph, name: str, rng: np.random.Generator, shape: tuple[int, ...], **kw: object) -> tuple[str, np.ndarray]:
+def codes_in(
+    g: Graph, name: str, rng: np.random.Generator, shape: tuple[int, ...], **kw: object
+) -> tuple[str, np.ndarray]:
     """A graph input that carries random codes of all 256 values exactly, and the feed that does so."""
     scale = float(np.float32(kw.get("scale", scale_of(rng))))  # type: ignore[arg-type]
     zero = int(kw.get("zero", zero_of(rng)))  # type: ignore[call-overload]
@@ -81,7 +83,9 @@ def with_minus_128(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return np.where(rng.random(shape) < 0.3, -128, rng.integers(-127, 128, shape)).astype(np.int8)
 
 
-def gemm(m: int, k: int, n: int, *, trans_b: bool = False, per_channel: bool = True, bias: bool = True) -> Build:
+def gemm(
+    m: int, k: int, n: int, *, trans_b: bool = False, per_channel: bool = True, bias: bool = True
+) -> Build:
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
         g = Graph()
         x, feed = codes_in(g, "x", rng, (m, k))
@@ -118,7 +122,9 @@ def matmul(a: tuple[int, ...], b: tuple[int, ...], *, constant: bool, per_channe
     return build
 
 
-def binary(op: str, a: tuple[int, ...], b: tuple[int, ...], *, ratio: str = "random", constant: bool = False) -> Build:
+def binary(
+    op: str, a: tuple[int, ...], b: tuple[int, ...], *, ratio: str = "random", constant: bool = False
+) -> Build:
     """Two operands, broadcasting; `ratio` sets how the scales relate."""
 
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
@@ -201,7 +207,9 @@ def clip(low: float | None, high: float | None, *, top: float = 6.0) -> Build:
     return build
 
 
-def shaped(op: str, shape: tuple[int, ...], operands: list[list[int]], *, out: str = "same", **attrs: object) -> Build:
+def shaped(
+    op: str, shape: tuple[int, ...], operands: list[list[int]], *, out: str = "same", **attrs: object
+) -> Build:
     """A movement operator with constant int64 operands."""
 
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
@@ -247,7 +255,11 @@ def borders(rng: np.random.Generator) -> tuple[Graph, Feeds]:
     s, z = scale_of(rng), zero_of(rng)
     x = g.input("x", [4, 64], s, z)
     halves = (np.arange(-128, 128) * np.float32(0.5)).astype(np.float32) * np.float32(s)
-    feed = np.concatenate([halves, [np.inf, -np.inf, 3e9 * s, -3e9 * s]])[-256:].astype(np.float32).reshape(4, 64)
+    feed = (
+        np.concatenate([halves, [np.inf, -np.inf, 3e9 * s, -3e9 * s]])[-256:]
+        .astype(np.float32)
+        .reshape(4, 64)
+    )
     g.output(g.op("Relu", [x], "y", s * 2, 3))
     return g, {"x": feed}
 
@@ -271,30 +283,80 @@ ROWS: tuple[Row, ...] = (
     Row("conv 3x3 no pad", conv((1, 3, 9, 8), (4, 3, 3, 3)), "QLinearConv"),
     Row("conv 1x1", conv((2, 16, 7, 7), (24, 16, 1, 1)), "QLinearConv"),
     Row("conv 1x1 stride 2", conv((2, 16, 7, 7), (24, 16, 1, 1), strides=[2, 2]), "QLinearConv"),
-    Row("conv 7x7 stride 2", conv((1, 3, 33, 31), (16, 3, 7, 7), strides=[2, 2], pads=[3, 3, 3, 3]), "QLinearConv"),
-    Row("conv asymmetric", conv((1, 4, 11, 9), (6, 4, 3, 2), strides=[2, 1], pads=[0, 1, 2, 0]), "QLinearConv"),
-    Row("conv dilated", conv((1, 4, 13, 14), (6, 4, 3, 3), dilations=[2, 3], pads=[2, 3, 2, 3]), "QLinearConv"),
-    Row("conv same upper", conv((1, 4, 10, 9), (6, 4, 3, 4), strides=[2, 2], auto_pad="SAME_UPPER"), "QLinearConv"),
-    Row("conv same lower", conv((1, 4, 10, 9), (6, 4, 3, 4), strides=[2, 2], auto_pad="SAME_LOWER"), "QLinearConv"),
+    Row(
+        "conv 7x7 stride 2",
+        conv((1, 3, 33, 31), (16, 3, 7, 7), strides=[2, 2], pads=[3, 3, 3, 3]),
+        "QLinearConv",
+    ),
+    Row(
+        "conv asymmetric", conv((1, 4, 11, 9), (6, 4, 3, 2), strides=[2, 1], pads=[0, 1, 2, 0]), "QLinearConv"
+    ),
+    Row(
+        "conv dilated", conv((1, 4, 13, 14), (6, 4, 3, 3), dilations=[2, 3], pads=[2, 3, 2, 3]), "QLinearConv"
+    ),
+    Row(
+        "conv same upper",
+        conv((1, 4, 10, 9), (6, 4, 3, 4), strides=[2, 2], auto_pad="SAME_UPPER"),
+        "QLinearConv",
+    ),
+    Row(
+        "conv same lower",
+        conv((1, 4, 10, 9), (6, 4, 3, 4), strides=[2, 2], auto_pad="SAME_LOWER"),
+        "QLinearConv",
+    ),
     Row("conv valid", conv((1, 4, 10, 9), (6, 4, 3, 4), auto_pad="VALID"), "QLinearConv"),
     Row("conv grouped", conv((2, 8, 7, 7), (12, 2, 3, 3), group=4, pads=[1, 1, 1, 1]), "QLinearConv"),
     Row("conv grouped 1x1", conv((2, 8, 7, 7), (12, 2, 1, 1), group=4), "QLinearConv"),
     Row("depthwise 3x3", conv((2, 16, 9, 10), (16, 1, 3, 3), group=16, pads=[1, 1, 1, 1]), "QLinearConv"),
-    Row("depthwise 5x5 stride 2", conv((1, 32, 15, 14), (32, 1, 5, 5), group=32, pads=[2, 2, 2, 2], strides=[2, 2]), "QLinearConv"),
-    Row("depthwise asymmetric", conv((1, 8, 16, 15), (8, 1, 3, 3), group=8, pads=[0, 0, 1, 1], strides=[2, 2]), "QLinearConv"),
-    Row("depthwise dilated", conv((1, 8, 16, 15), (8, 1, 3, 3), group=8, pads=[2, 2, 2, 2], dilations=[2, 2]), "QLinearConv"),
-    Row("depthwise dilated stride 3", conv((1, 8, 17, 19), (8, 1, 3, 2), group=8, pads=[2, 0, 1, 2], dilations=[2, 1], strides=[3, 2]), "QLinearConv"),
-    Row("depthwise multiplier 2", conv((2, 8, 9, 9), (16, 1, 3, 3), group=8, pads=[1, 1, 1, 1]), "QLinearConv"),
+    Row(
+        "depthwise 5x5 stride 2",
+        conv((1, 32, 15, 14), (32, 1, 5, 5), group=32, pads=[2, 2, 2, 2], strides=[2, 2]),
+        "QLinearConv",
+    ),
+    Row(
+        "depthwise asymmetric",
+        conv((1, 8, 16, 15), (8, 1, 3, 3), group=8, pads=[0, 0, 1, 1], strides=[2, 2]),
+        "QLinearConv",
+    ),
+    Row(
+        "depthwise dilated",
+        conv((1, 8, 16, 15), (8, 1, 3, 3), group=8, pads=[2, 2, 2, 2], dilations=[2, 2]),
+        "QLinearConv",
+    ),
+    Row(
+        "depthwise dilated stride 3",
+        conv((1, 8, 17, 19), (8, 1, 3, 2), group=8, pads=[2, 0, 1, 2], dilations=[2, 1], strides=[3, 2]),
+        "QLinearConv",
+    ),
+    Row(
+        "depthwise multiplier 2", conv((2, 8, 9, 9), (16, 1, 3, 3), group=8, pads=[1, 1, 1, 1]), "QLinearConv"
+    ),
     Row("depthwise no bias", conv((1, 8, 9, 9), (8, 1, 3, 3), group=8, bias="none"), "QLinearConv"),
-    Row("depthwise large bias", conv((1, 8, 9, 9), (8, 1, 3, 3), group=8, bias="large", gain=2e-4), "QLinearConv"),
+    Row(
+        "depthwise large bias",
+        conv((1, 8, 9, 9), (8, 1, 3, 3), group=8, bias="large", gain=2e-4),
+        "QLinearConv",
+    ),
     Row("conv no bias", conv((1, 4, 6, 6), (5, 4, 3, 3), bias="none"), "QLinearConv"),
     Row("conv per tensor", conv((1, 4, 6, 6), (5, 4, 3, 3), per_channel=False), "QLinearConv"),
     Row("conv large bias", conv((1, 4, 6, 6), (5, 4, 3, 3), bias="large", gain=1e-4), "QLinearConv"),
     Row("conv scales span 1e6", conv((1, 4, 6, 6), (64, 4, 3, 3), spread=7.0), "QLinearConv"),
     Row("conv weight -128", conv((1, 8, 6, 6), (8, 8, 3, 3), codes=with_minus_128), "QLinearConv"),
-    Row("conv |w| 65, 255 pairs", conv((1, 8, 6, 6), (8, 8, 3, 3), codes=extreme(65), x_codes=255, zeros=(0, 0)), "QLinearConv"),
-    Row("conv |w| 127, 255 pairs", conv((1, 8, 6, 6), (8, 8, 3, 3), codes=extreme(127), x_codes=255, zeros=(0, 7)), "QLinearConv"),
-    Row("conv beyond 2^24", conv((1, 256, 5, 5), (8, 256, 3, 3), codes=extreme(-127), gain=0.02), "QLinearConv"),
+    Row(
+        "conv |w| 65, 255 pairs",
+        conv((1, 8, 6, 6), (8, 8, 3, 3), codes=extreme(65), x_codes=255, zeros=(0, 0)),
+        "QLinearConv",
+    ),
+    Row(
+        "conv |w| 127, 255 pairs",
+        conv((1, 8, 6, 6), (8, 8, 3, 3), codes=extreme(127), x_codes=255, zeros=(0, 7)),
+        "QLinearConv",
+    ),
+    Row(
+        "conv beyond 2^24",
+        conv((1, 256, 5, 5), (8, 256, 3, 3), codes=extreme(-127), gain=0.02),
+        "QLinearConv",
+    ),
     Row("conv K 4608", conv((1, 512, 4, 4), (16, 512, 3, 3), pads=[1, 1, 1, 1]), "QLinearConv"),
     Row("conv one axis", conv((2, 6, 20), (8, 6, 5), pads=[2, 1], strides=[2]), "QLinearConv"),
     Row("depthwise one axis", conv((2, 6, 20), (6, 1, 3), pads=[1, 1], group=6), "QLinearConv"),
@@ -305,14 +367,27 @@ ROWS: tuple[Row, ...] = (
     Row("gemm K 2048", gemm(2, 2048, 40, trans_b=True), "QGemm"),
     Row("gemm K 66311", gemm(1, 66311, 3), "QGemm"),
     Row("matmul constant", matmul((7, 20), (20, 9), constant=True), "QLinearMatMul"),
-    Row("matmul per column", matmul((2, 3, 7, 20), (20, 9), constant=True, per_channel=True), "QLinearMatMul"),
+    Row(
+        "matmul per column", matmul((2, 3, 7, 20), (20, 9), constant=True, per_channel=True), "QLinearMatMul"
+    ),
     Row("matmul constant rank 3", matmul((4, 7, 20), (4, 20, 9), constant=True), "QLinearMatMul"),
     Row("matmul activations", matmul((2, 4, 7, 20), (2, 4, 20, 9), constant=False), "QLinearMatMul"),
     Row("matmul broadcast", matmul((2, 4, 7, 20), (20, 9), constant=False), "QLinearMatMul"),
     Row("matmul activations K 300", matmul((3, 300), (300, 5), constant=False), "QLinearMatMul"),
-    *(Row(f"{op} {ratio}", all_pairs(op, ratio), f"QLinear{op}") for op in ("Add", "Mul") for ratio in ("random", "ties", "wide")),
-    *(Row(f"{op} {ratio}, first broadcast", all_pairs(op, ratio, swap=True), f"QLinear{op}") for op in ("Add", "Mul") for ratio in ("random", "ties")),
-    *(Row(f"Add length {n}", binary("Add", (n,), (n,), ratio="ties"), "QLinearAdd") for n in (1, 2, 31, 32, 33)),
+    *(
+        Row(f"{op} {ratio}", all_pairs(op, ratio), f"QLinear{op}")
+        for op in ("Add", "Mul")
+        for ratio in ("random", "ties", "wide")
+    ),
+    *(
+        Row(f"{op} {ratio}, first broadcast", all_pairs(op, ratio, swap=True), f"QLinear{op}")
+        for op in ("Add", "Mul")
+        for ratio in ("random", "ties")
+    ),
+    *(
+        Row(f"Add length {n}", binary("Add", (n,), (n,), ratio="ties"), "QLinearAdd")
+        for n in (1, 2, 31, 32, 33)
+    ),
     Row("Add channel", binary("Add", (2, 6, 5, 5), (1, 6, 1, 1), ratio="ties"), "QLinearAdd"),
     Row("Add channel first", binary("Add", (1, 6, 1, 1), (2, 6, 5, 5), ratio="ties"), "QLinearAdd"),
     Row("Add row", binary("Add", (2, 3, 8), (8,), ratio="ties"), "QLinearAdd"),
@@ -323,26 +398,98 @@ ROWS: tuple[Row, ...] = (
     Row("Add constant", binary("Add", (4, 50), (50,), ratio="ties", constant=True), "QLinearAdd"),
     Row("Mul gate", binary("Mul", (2, 6, 5, 5), (2, 6, 1, 1)), "QLinearMul"),
     Row("Mul constant", binary("Mul", (4, 50), (50,), constant=True), "QLinearMul"),
-    *(Row(f"MaxPool {out}", unary("MaxPool", (2, 3, 9, 8), out=out, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 0, 1]), "MaxPool") for out in ("same", "random")),
-    Row("MaxPool dilated", unary("MaxPool", (1, 3, 11, 12), out="same", kernel_shape=[3, 3], dilations=[2, 2]), "MaxPool"),
-    Row("MaxPool ceil", unary("MaxPool", (1, 3, 10, 9), out="same", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[1, 1, 1, 1]), "MaxPool"),
-    Row("MaxPool one axis", unary("MaxPool", (2, 3, 17), out="same", kernel_shape=[3], strides=[2], pads=[1, 1]), "MaxPool"),
     *(
-        Row(f"AveragePool {out} include {inc}", unary("AveragePool", (2, 6, 9, 10), out=out, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 1], count_include_pad=inc), "QLinearAveragePool")
+        Row(
+            f"MaxPool {out}",
+            unary("MaxPool", (2, 3, 9, 8), out=out, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 0, 1]),
+            "MaxPool",
+        )
+        for out in ("same", "random")
+    ),
+    Row(
+        "MaxPool dilated",
+        unary("MaxPool", (1, 3, 11, 12), out="same", kernel_shape=[3, 3], dilations=[2, 2]),
+        "MaxPool",
+    ),
+    Row(
+        "MaxPool ceil",
+        unary(
+            "MaxPool",
+            (1, 3, 10, 9),
+            out="same",
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            ceil_mode=1,
+            pads=[1, 1, 1, 1],
+        ),
+        "MaxPool",
+    ),
+    Row(
+        "MaxPool one axis",
+        unary("MaxPool", (2, 3, 17), out="same", kernel_shape=[3], strides=[2], pads=[1, 1]),
+        "MaxPool",
+    ),
+    *(
+        Row(
+            f"AveragePool {out} include {inc}",
+            unary(
+                "AveragePool",
+                (2, 6, 9, 10),
+                out=out,
+                kernel_shape=[3, 3],
+                strides=[2, 2],
+                pads=[1, 1, 0, 1],
+                count_include_pad=inc,
+            ),
+            "QLinearAveragePool",
+        )
         for out in ("random", "mean", "same", "half")
         for inc in (0, 1)
     ),
-    Row("AveragePool 2x2 ties", unary("AveragePool", (2, 8, 16, 16), out="same", kernel_shape=[2, 2], strides=[2, 2]), "QLinearAveragePool"),
-    Row("AveragePool whole image", unary("AveragePool", (2, 16, 7, 7), out="mean", kernel_shape=[7, 7]), "QLinearAveragePool"),
-    Row("AveragePool one axis", unary("AveragePool", (2, 6, 21), out="random", kernel_shape=[4], strides=[2], pads=[1, 2]), "QLinearAveragePool"),
-    Row("AveragePool ceil", unary("AveragePool", (1, 3, 10, 9), out="random", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "QLinearAveragePool"),
-    *(Row(f"GlobalAveragePool {out}", unary("GlobalAveragePool", (2, 19, 7, 7), out=out), "QLinearGlobalAveragePool") for out in ("same", "mean", "tiny", "huge")),
-    Row("GlobalAveragePool 112", unary("GlobalAveragePool", (1, 4, 112, 112), out="mean"), "QLinearGlobalAveragePool"),
-    *(Row(f"Softmax {out}", unary("Softmax", (64, 17), out=out, axis=-1), "QLinearSoftmax") for out in ("unit", "probability", "p256")),
+    Row(
+        "AveragePool 2x2 ties",
+        unary("AveragePool", (2, 8, 16, 16), out="same", kernel_shape=[2, 2], strides=[2, 2]),
+        "QLinearAveragePool",
+    ),
+    Row(
+        "AveragePool whole image",
+        unary("AveragePool", (2, 16, 7, 7), out="mean", kernel_shape=[7, 7]),
+        "QLinearAveragePool",
+    ),
+    Row(
+        "AveragePool one axis",
+        unary("AveragePool", (2, 6, 21), out="random", kernel_shape=[4], strides=[2], pads=[1, 2]),
+        "QLinearAveragePool",
+    ),
+    Row(
+        "AveragePool ceil",
+        unary("AveragePool", (1, 3, 10, 9), out="random", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        "QLinearAveragePool",
+    ),
+    *(
+        Row(
+            f"GlobalAveragePool {out}",
+            unary("GlobalAveragePool", (2, 19, 7, 7), out=out),
+            "QLinearGlobalAveragePool",
+        )
+        for out in ("same", "mean", "tiny", "huge")
+    ),
+    Row(
+        "GlobalAveragePool 112",
+        unary("GlobalAveragePool", (1, 4, 112, 112), out="mean"),
+        "QLinearGlobalAveragePool",
+    ),
+    *(
+        Row(f"Softmax {out}", unary("Softmax", (64, 17), out=out, axis=-1), "QLinearSoftmax")
+        for out in ("unit", "probability", "p256")
+    ),
     Row("Softmax axis 1", unary("Softmax", (3, 10, 4, 4), out="probability", axis=1), "QLinearSoftmax"),
     Row("Softmax 1000", unary("Softmax", (4, 1000), out="probability", axis=1), "QLinearSoftmax"),
     Row("Softmax one class", unary("Softmax", (4, 1), out="unit", axis=1), "QLinearSoftmax"),
-    *(Row(f"Sigmoid {out}", unary("Sigmoid", (3, 256), out=out), "QLinearSigmoid") for out in ("unit", "probability")),
+    *(
+        Row(f"Sigmoid {out}", unary("Sigmoid", (3, 256), out=out), "QLinearSigmoid")
+        for out in ("unit", "probability")
+    ),
     Row("LeakyRelu", unary("LeakyRelu", (3, 256), out="random", alpha=0.1), "QLinearLeakyRelu"),
     Row("Relu kept", unary("Relu", (3, 256), out="above"), "Relu"),
     Row("HardSwish", unary("HardSwish", (3, 256), out="random"), "HardSigmoid"),
@@ -352,16 +499,25 @@ ROWS: tuple[Row, ...] = (
     Row("Clip -1 1", clip(-1.0, 1.0, top=3.0), "Clip"),
     Row("Concat", concat(False), "QLinearConcat"),
     Row("Concat same scale", concat(True), "QLinearConcat"),
-    *(Row(f"Reshape {out}", shaped("Reshape", (2, 3, 4), [[0, -1]], out=out), "Reshape") for out in ("same", "other")),
+    *(
+        Row(f"Reshape {out}", shaped("Reshape", (2, 3, 4), [[0, -1]], out=out), "Reshape")
+        for out in ("same", "other")
+    ),
     Row("Flatten", unary("Flatten", (2, 3, 4), out="same", axis=2), "Flatten"),
-    *(Row(f"Transpose {out}", unary("Transpose", (2, 3, 4, 5), out=out, perm=[0, 2, 3, 1]), "Transpose") for out in ("same", "random")),
+    *(
+        Row(f"Transpose {out}", unary("Transpose", (2, 3, 4, 5), out=out, perm=[0, 2, 3, 1]), "Transpose")
+        for out in ("same", "random")
+    ),
     Row("Squeeze", shaped("Squeeze", (2, 1, 4, 1), [[1, -1]]), "Squeeze"),
     Row("Unsqueeze", shaped("Unsqueeze", (2, 4), [[0, 3]]), "Unsqueeze"),
     Row("Slice", shaped("Slice", (2, 9, 8), [[1, -1], [7, -8], [1, 2], [2, -3]]), "Slice"),
-    *(Row(f"Pad {out}", shaped("Pad", (2, 3, 4), [[0, 1, 2, 0, 0, 1]], out=out), "Pad") for out in ("same", "other")),
+    *(
+        Row(f"Pad {out}", shaped("Pad", (2, 3, 4), [[0, 1, 2, 0, 0, 1]], out=out), "Pad")
+        for out in ("same", "other")
+    ),
     Row("Pad edge", shaped("Pad", (2, 3, 4), [[0, 1, 2, 0, 0, 1]], mode="edge"), "Pad"),
     Row("Pad reflect, crop", shaped("Pad", (2, 5, 6), [[0, 1, 2, 0, -1, 1]], mode="reflect"), "Pad"),
     Row("requantize", requantize, "QLinearAdd"),
     Row("borders", borders, "QuantizeLinear"),
     Row("one tensor, two readers", residual, "QLinearAdd"),
-)  # fmt: skip
+)

@@ -21,12 +21,13 @@ from eightbit.graph.model import constant
 from eightbit.graph.run import session
 from eightbit.target import program as p
 from eightbit.target.codes import CodeTensors
-from eightbit.target.engine.elementwise import params_of
 
-ELEMENTWISE = frozenset(
-    "Abs Add Celu Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg Pow PRelu"
-    " Reciprocal Relu Round Selu Sigmoid Sign Softplus Softsign Sqrt Sub Swish Tanh ThresholdedRelu".split()
-)
+ELEMENTWISE = {
+    "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish",
+    "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu",
+    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt",
+    "Sub", "Swish", "Tanh", "ThresholdedRelu",
+}  # fmt: skip
 
 
 def find_islands(qdq: ir.Model, nodes: Sequence[ir.Node], codes: CodeTensors) -> list[p.Op]:
@@ -123,8 +124,10 @@ class _Cutter:
         while waiting:
             for value in _reads(waiting.pop()):
                 source = value.producer()
-                if source is not None and source not in inside and all(
-                    v.name in self.weights or constant(v) is not None for v in _reads(source)
+                if (
+                    source is not None
+                    and source not in inside
+                    and all(v.name in self.weights or constant(v) is not None for v in _reads(source))
                 ):
                     inside.add(source)
                     waiting.append(source)
@@ -141,7 +144,9 @@ class _Cutter:
             [_info(v) for v in outputs],
             [self.weights[name] for name in self.weights if name in needed],
         )
-        model = helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+        model = helper.make_model(
+            graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version
+        )
         model.functions.extend(self.proto.functions)
         return model.SerializeToString()
 
@@ -159,14 +164,14 @@ class _Cutter:
         source, target = self.codes.read(inputs[0]), self.codes.written(outputs[0])
         if source is None or target is None:
             return None
-        x = dequantize(np.arange(-128, 128, dtype=np.int8), params_of(self.codes.tensors[source]))
+        x = dequantize(np.arange(-128, 128, dtype=np.int8), self.codes.tensors[source].params)
         rank = 1 if inputs[0].shape is None else max(1, len(inputs[0].shape))
         feed = {str(inputs[0].name): x.reshape((256,) + (1,) * (rank - 1))}
         loose = onnx.load_model_from_string(model)
         for info in (*loose.graph.input, *loose.graph.output):
             info.type.tensor_type.ClearField("shape")
         result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
-        table = quantize(np.asarray(result, np.float32).reshape(256), params_of(self.codes.tensors[target]))
+        table = quantize(np.asarray(result, np.float32).reshape(256), self.codes.tensors[target].params)
         kind = "+".join(node.op_type for node in group)
         return p.Lookup(str(group[-1].name), (source,), (target,), table.astype(np.int8), kind)
 

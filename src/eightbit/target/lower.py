@@ -34,7 +34,9 @@ def lower(qdq: ir.Model) -> p.Program:
     for node in qdq.graph:
         if is_op(node, "QuantizeLinear") or is_op(node, "DequantizeLinear"):
             if not codes.is_code_node(node) and constant(node.inputs[0]) is None:
-                in_float.append(node)  # 16 or 4 bits, or a scale per channel: float as far as we are concerned
+                in_float.append(
+                    node
+                )  # 16 or 4 bits, or a scale per channel: float as far as we are concerned
             continue
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         made = "no integer rule for this operator" if rule is None else rule(node, codes)
@@ -70,7 +72,11 @@ def _borders(qdq: ir.Model, codes: CodeTensors, done: tuple[list[p.Op], set[str]
     wanted = set(read)
     for node in reversed(list(qdq.graph)):  # backwards: a border may need the one before it
         if not codes.is_code_node(node):
-            if is_op(node, "DequantizeLinear") and node.outputs[0].name in wanted and codes.read(node.outputs[0]):
+            if (
+                is_op(node, "DequantizeLinear")
+                and node.outputs[0].name in wanted
+                and codes.read(node.outputs[0])
+            ):
                 source = str(codes.read(node.outputs[0]))  # a constant that is a graph output
                 borders.append(p.Dequantize(str(node.name), (source,), (str(node.outputs[0].name),)))
             continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8, IntType
+from eightbit.arith.affine import INT8, IntType, QuantParams
 
 Int8Array = NDArray[np.int8]
 
@@ -26,6 +26,13 @@ class TensorInfo:
     zero_point: int
     itype: IntType = INT8
     shape: tuple[int | None, ...] | None = None
+
+    @property
+    def params(self) -> QuantParams:
+        """The same as the affine map that `quantize` and `dequantize` take."""
+        return QuantParams(
+            np.asarray(self.scale, np.float32), np.asarray(self.zero_point, np.int32), self.itype
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +222,8 @@ class Program:
     def __str__(self) -> str:
         width = max((len(type(op).__name__) for op in self.ops), default=0)
         return "\n".join(
-            f"{type(op).__name__:<{width}}  {', '.join(op.inputs)} -> {', '.join(op.outputs)}" for op in self.ops
+            f"{type(op).__name__:<{width}}  {', '.join(op.inputs)} -> {', '.join(op.outputs)}"
+            for op in self.ops
         )
 
 

@@ -16,7 +16,6 @@ from eightbit.arith.affine import quantize
 from eightbit.graph.model import attribute, constant, dims, input_at, ints
 from eightbit.target import program as p
 from eightbit.target.codes import BIAS_SCALE_RTOL, CodeTensors, Constant, to_canonical
-from eightbit.target.engine.elementwise import params_of
 
 Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
 ALL_CODES = np.arange(-128, 128, dtype=np.int8)
@@ -65,7 +64,11 @@ def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """MatMul with a constant matrix (scale per column or one), or of two tensors of codes."""
     weight = codes.fixed(node.inputs[1])
-    if weight is not None and weight.codes.ndim == 2 and codes.read(node.inputs[0]) not in (None, weight.name):
+    if (
+        weight is not None
+        and weight.codes.ndim == 2
+        and codes.read(node.inputs[0]) not in (None, weight.name)
+    ):
         ends = _ends(node, codes, 1)
         if isinstance(ends, str):
             return ends
@@ -229,8 +232,10 @@ def pad(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     if x is None:
         return "its input is not codes"
     info = codes.tensors[x]
-    code = int(quantize(np.asarray(number, np.float32).reshape(1), params_of(info))[0])
-    if mode == "constant" and np.float32(info.scale) * np.float32(code - info.zero_point) != np.float32(number):
+    code = int(quantize(np.asarray(number, np.float32).reshape(1), info.params)[0])
+    if mode == "constant" and np.float32(info.scale) * np.float32(code - info.zero_point) != np.float32(
+        number
+    ):
         return f"it pads with {float(np.float32(number))}, which is not a code of its input"
     return _carry(node, codes, lambda x, y: p.Pad(_name(node), x, y, (*begin, *end), mode, code))
 
@@ -261,7 +266,7 @@ def requantize_table(x: p.TensorInfo, y: p.TensorInfo) -> NDArray[np.int8] | Non
     if (x.scale, x.zero_point) == (y.scale, y.zero_point):
         return None
     real = (ALL_CODES.astype(np.int32) - x.zero_point).astype(np.float32) * np.float32(x.scale)
-    return quantize(real, params_of(y)).astype(np.int8)
+    return quantize(real, y.params).astype(np.int8)
 
 
 def _carry(
@@ -311,7 +316,12 @@ def _layer(
     if value is None:
         return w, np.zeros(channels, np.int32), scale
     bias = codes.fixed(value)
-    if bias is None or bias.codes.dtype != np.int32 or bias.codes.size not in (1, channels) or bias.zero_point.any():
+    if (
+        bias is None
+        or bias.codes.dtype != np.int32
+        or bias.codes.size not in (1, channels)
+        or bias.zero_point.any()
+    ):
         return f"its bias is not int32 codes, one for each of {channels} channels"
     expected = codes.tensors[x].scale * scale
     if not np.allclose(bias.scale.reshape(-1), expected, rtol=BIAS_SCALE_RTOL, atol=0):

@@ -72,7 +72,7 @@ def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, NDAr
 def canonical(codes: Array) -> NDArray[np.int8]:
     """uint8 codes as the int8 codes of the same numbers (q - 128); int8 codes as they are."""
     if codes.dtype == np.uint8:
-        return (codes ^ np.uint8(128)).view(np.int8)
+        return np.bitwise_xor(codes.view(np.uint8), np.uint8(128)).view(np.int8)
     return codes.astype(np.int8, copy=False)
 
 
@@ -98,7 +98,9 @@ def optimized_ops(qdq: ir.Model) -> list[tuple[str, str]]:
 
 def run_island(island: FloatIsland, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Run a float island of an integer program: `{float tensor: array}` in and out."""
-    return dict(zip(island.outputs, _run(_island_session(island.model), list(island.outputs), feeds), strict=True))
+    return dict(
+        zip(island.outputs, _run(_island_session(island.model), list(island.outputs), feeds), strict=True)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -48,8 +48,8 @@ def exact_weight(weight: NDArray[np.int8], bias: NDArray[np.integer], zero_point
     running = np.cumsum(magnitude.reshape(-1, w.shape[-1]), axis=-1)
     chunks, begin, spent = [], 0, np.zeros((running.shape[0], 1), np.int64)
     while begin < w.shape[-1]:
-        fits = ((running - spent) <= FLOAT32_EXACT).all(0)
-        end = begin + max(1, int(fits[begin:].sum()))
+        fits = (running[:, begin:] - spent).max(0) <= FLOAT32_EXACT  # a prefix: the sums only grow
+        end = begin + max(1, int(fits.sum()))
         chunks.append((slice(begin, end), weight[..., begin:end].astype(np.float32)))
         spent, begin = running[:, end - 1 : end], end
     return ExactWeight(tuple(chunks), folded.astype(np.float64))

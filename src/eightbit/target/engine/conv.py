@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
-from eightbit.target.engine.accumulate import CODE_MAGNITUDE, FLOAT32_EXACT, ExactWeight, accumulate, exact_weight
+from eightbit.target.engine.accumulate import (
+    CODE_MAGNITUDE,
+    FLOAT32_EXACT,
+    ExactWeight,
+    accumulate,
+    exact_weight,
+)
 from eightbit.target.engine.requantize import BLOCK, Requantizer, requantizer
 from eightbit.target.engine.windows import output_length, pad_spatial, windows
 from eightbit.target.program import Conv, Program
@@ -31,11 +37,8 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
     channels = run.weight.shape[0]
     depthwise = run.weight.shape[1] == 1 and run.group > 1
     small = (np.abs(run.weight.astype(np.int64)).sum((1, 2, 3)) * CODE_MAGNITUDE).max() <= FLOAT32_EXACT
-    body: _Depthwise | _Grouped
-    if depthwise and small:
-        body = _Depthwise(run, x.zero_point, requantize)
-    else:
-        body = _Grouped(run, x.zero_point, requantize)
+    make = _Depthwise if depthwise and small else _Grouped
+    body = make(run, x.zero_point, requantize)
 
     def apply(codes: Codes) -> Codes:
         if codes.ndim != op.weight.ndim or codes.shape[1] != run.weight.shape[1] * run.group:
@@ -44,9 +47,10 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
                 f" {run.weight.shape[1] * run.group} channels"
             )
         image = codes if codes.ndim == 4 else codes[:, :, None, :]
+        (kh, kw), (top, left, bottom, right) = run.weight.shape[2:], run.pads
         size = [
-            output_length(image.shape[2 + i], run.weight.shape[2 + i], run.strides[i], run.pads[i::2], run.dilations[i])
-            for i in (0, 1)
+            output_length(image.shape[2], kh, run.strides[0], (top, bottom), run.dilations[0]),
+            output_length(image.shape[3], kw, run.strides[1], (left, right), run.dilations[1]),
         ]
         out = np.empty((image.shape[0], channels, *size), np.int8)
         step = body.images_at_once(image.shape, size)
@@ -142,7 +146,9 @@ class _Depthwise:
         h, w = min(x.shape[2], rows * sh - top), min(x.shape[3], width * sw - left)
         padded[:, top : top + h, left : left + w] = x.reshape(planes, *x.shape[2:])[:, :h, :w]
         length = (oh - 1) * width + ow
-        taps, bias = (self.taps, self.bias) if n == 1 else (np.tile(self.taps, (1, n, 1)), np.tile(self.bias, (n, 1)))
+        taps, bias = (
+            (self.taps, self.bias) if n == 1 else (np.tile(self.taps, (1, n, 1)), np.tile(self.bias, (n, 1)))
+        )
         acc = np.empty((n * o, oh * ow), self.dtype)
         step = max(1, BLOCK // (rows * width))
         for begin in range(0, planes, step):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8, INT32, QuantParams, dequantize, quantize
+from eightbit.arith.affine import INT8, INT32, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
 from eightbit.arith.fma import fma32
 from eightbit.target.program import Add, Dequantize, Lookup, Mul, Op, Program, Quantize, TensorInfo
@@ -21,20 +21,17 @@ UINT8_SHIFT = 128  # family B computes with the uint8 codes of ONNX Runtime on x
 ADD_LEFT_SHIFT = 20  # TFLite, reference_ops/add.h
 
 
-def params_of(info: TensorInfo) -> QuantParams:
-    """The affine map of a tensor's codes."""
-    return QuantParams(np.asarray(info.scale, np.float32), np.asarray(info.zero_point, np.int32), info.itype)
-
-
 def quantize_input(op: Quantize, program: Program, arithmetic: Arithmetic) -> Callable[[NDArray], NDArray]:
     """A function from a float tensor to its codes (ONNX QuantizeLinear, in every arithmetic)."""
-    params = params_of(program.tensors[op.outputs[0]])
+    params = program.tensors[op.outputs[0]].params
     return lambda x: quantize(np.asarray(x, np.float32), params)
 
 
-def dequantize_output(op: Dequantize, program: Program, arithmetic: Arithmetic) -> Callable[[NDArray], NDArray]:
+def dequantize_output(
+    op: Dequantize, program: Program, arithmetic: Arithmetic
+) -> Callable[[NDArray], NDArray]:
     """A function from codes to the float32 numbers they stand for."""
-    params = params_of(program.tensors[op.inputs[0]])
+    params = program.tensors[op.inputs[0]].params
     return lambda q: dequantize(q, params)
 
 

@@ -26,7 +26,9 @@ def gemm(op: Gemm, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
 
     def apply(codes: Codes) -> Codes:
         if codes.shape[-1] != depth:
-            raise EngineError(f"{op.name}: input {op.inputs[0]!r} has shape {codes.shape}; its last axis must be {depth}")
+            raise EngineError(
+                f"{op.name}: input {op.inputs[0]!r} has shape {codes.shape}; its last axis must be {depth}"
+            )
         flat = codes.reshape(-1, depth)
         out = np.empty((width, flat.shape[0]), np.int8)
         for begin in range(0, flat.shape[0], ROWS):
@@ -52,8 +54,9 @@ def matmul(op: MatMul, program: Program, arithmetic: Arithmetic) -> Callable[[Co
     worst = (CODE_MAGNITUDE + abs(a.zero_point)) * (CODE_MAGNITUDE + abs(b.zero_point))
 
     def apply(left: Codes, right: Codes) -> Codes:
-        dtype = np.float32 if left.shape[-1] * worst <= FLOAT32_EXACT else np.float64
-        acc = np.matmul(left.astype(dtype) - dtype(a.zero_point), right.astype(dtype) - dtype(b.zero_point))
+        dtype = np.dtype(np.float32 if left.shape[-1] * worst <= FLOAT32_EXACT else np.float64)
+        shifted = (np.subtract(q, z, dtype=dtype) for q, z in ((left, a.zero_point), (right, b.zero_point)))
+        acc = np.matmul(*shifted)
         out = np.empty(acc.shape, np.int8)
         requantize(acc.reshape(1, -1), out.reshape(1, -1))
         return out

@@ -86,7 +86,7 @@ def pad(op: Pad, program: Program, arithmetic: Arithmetic) -> Move:
         widths = [(max(0, b), max(0, e)) for b, e in zip(op.pads[:rank], op.pads[rank:], strict=True)]
         if op.mode == "constant":
             return np.pad(cropped, widths, constant_values=op.value)
-        return np.pad(cropped, widths, mode=modes[op.mode])  # type: ignore[call-overload,no-any-return]
+        return np.pad(cropped, widths, mode=modes[op.mode])  # type: ignore[call-overload]
 
     return apply
 

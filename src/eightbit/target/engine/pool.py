@@ -59,7 +59,9 @@ def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> C
         if op.count_include_pad:
             count = kernel[0] * kernel[1]
         else:
-            count = windows(pad_spatial(inside, grown, 0), kernel, strides, dilations)[..., :oh, :ow].sum((2, 3))
+            count = windows(pad_spatial(inside, grown, 0), kernel, strides, dilations)[..., :oh, :ow].sum(
+                (2, 3)
+            )
         if arithmetic is Arithmetic.ONNX:
             out = _mean_b(pad_spatial(image, grown, x.zero_point), (kernel, strides, (oh, ow)), count, (x, y))
         else:
@@ -88,21 +90,26 @@ def _mean_b(
     real = np.take(np.roll(values, -UINT8_SHIFT), padded.view(np.uint8), mode="clip")
     view = windows(real, kernel, strides, (1, 1))[..., :oh, :ow]
     total = np.zeros((*padded.shape[:2], oh, ow), np.float32)
-    for i, j in product(range(kernel[0]), range(kernel[1])):  # this order is ONNX Runtime's: the sums are rounded
+    for i, j in product(
+        range(kernel[0]), range(kernel[1])
+    ):  # this order is ONNX Runtime's: the sums are rounded
         total += view[:, :, i, j]
     mean = total / np.asarray(count, np.float32)
     rounded = np.rint(mean / np.float32(y.scale) + np.float32(y.zero_point + UINT8_SHIFT))
     return (np.clip(rounded, 0, 255) - UINT8_SHIFT).astype(np.int8)
 
 
-def global_average_pool(op: GlobalAveragePool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
+def global_average_pool(
+    op: GlobalAveragePool, program: Program, arithmetic: Arithmetic
+) -> Callable[[Codes], Codes]:
     """A function from codes (N, C, ...) to the mean of each channel, (N, C, 1, ...)."""
     return global_mean(program.tensors[op.inputs[0]], program.tensors[op.outputs[0]], arithmetic)
 
 
 def global_mean(x: TensorInfo, y: TensorInfo, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
-    """acc = sum(q) - count * z_x. ONNX Runtime (qlgavgpool.cpp): family A with s_x / (s_y * count), in float32.
+    """The mean of each channel, from acc = sum(q) - count * z_x.
 
+    ONNX Runtime (qlgavgpool.cpp): family A with the multiplier s_x / (s_y * count), in float32.
     TFLite's Mean (reference_ops/reduce.h, QuantizedMeanOrSum): the multiplier of s_x / s_y divided by the count.
     """
 
@@ -133,8 +140,10 @@ def _image(codes: Codes, op: MaxPool | AveragePool) -> Codes:
     return codes if codes.ndim == 4 else codes[:, :, None, :]
 
 
-def _two_axes(op: MaxPool | AveragePool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]]:
-    """Kernel, strides, pads (top, left, bottom, right) and dilations over two axes; one axis gets a first of length 1."""
+def _two_axes(
+    op: MaxPool | AveragePool,
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]]:
+    """Kernel, strides, pads and dilations over two axes; a single axis gets one of length 1 before it."""
     dilations = op.dilations if isinstance(op, MaxPool) else (1,) * len(op.kernel)
     if len(op.kernel) == 1:
         return (1, op.kernel[0]), (1, op.strides[0]), (0, op.pads[0], 0, op.pads[1]), (1, dilations[0])

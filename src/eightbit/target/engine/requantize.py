@@ -47,7 +47,9 @@ def _family_a(multiplier: NDArray[np.float32], zero_point: int) -> Requantizer:
     def run(acc: NDArray[np.floating], out: NDArray[np.int8]) -> None:
         rows = max(1, BLOCK // max(1, acc.shape[1]))
         for begin in range(0, acc.shape[0], rows):
-            part = acc[begin : begin + rows].astype(np.float32, copy=False)  # float64: the one rounding of int32
+            part = acc[begin : begin + rows].astype(
+                np.float32, copy=False
+            )  # float64: the one rounding of int32
             m = multiplier if multiplier.shape[0] == 1 else multiplier[begin : begin + rows]
             round_a(part, m, (low, high), zero_point, out[begin : begin + rows])
 

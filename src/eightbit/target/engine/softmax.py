@@ -25,7 +25,9 @@ def softmax(op: Softmax, program: Program, arithmetic: Arithmetic) -> Callable[[
     floor: it scales every probability down by up to one part in 1 / s_y.
     """
     if arithmetic is not Arithmetic.ONNX:
-        raise EngineError(f"{op.name}: Softmax has no {arithmetic.name} rule; run the program in ONNX arithmetic")
+        raise EngineError(
+            f"{op.name}: Softmax has no {arithmetic.name} rule; run the program in ONNX arithmetic"
+        )
     x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
     inverse = np.float64(np.floor(np.float32(1) / np.float32(y.scale)))
 

@@ -18,7 +18,9 @@ def ceil_length(length: int, kernel: int, stride: int, pads: tuple[int, int], di
     return count - 1 if (count - 1) * stride >= length + pads[0] else count
 
 
-def pad_spatial(x: NDArray, pads: tuple[int, ...], value: float, dtype: np.dtype | type | None = None) -> NDArray:
+def pad_spatial(
+    x: NDArray, pads: tuple[int, ...], value: float, dtype: np.dtype | type | None = None
+) -> NDArray:
     """`x` (N, C, H, W) with `pads` (top, left, bottom, right) filled with `value`, as `dtype`; a copy."""
     top, left, bottom, right = pads
     n, c, h, w = x.shape
