@@ -182,8 +182,8 @@ def sqnr_db(reference: ArrayLike, actual: ArrayLike) -> float:
 
     Infinite for equal arrays. Raises QuantizationError for shapes that differ.
 
-    >>> sqnr_db([1.0, 2.0], [1.1, 2.0])
-    26.98...
+    >>> round(sqnr_db([1.0, 2.0], [1.1, 2.0]), 2)
+    26.99
     """
     a, b = np.asarray(reference, np.float64), np.asarray(actual, np.float64)
     if a.shape != b.shape:

@@ -178,10 +178,10 @@ def requantize_d(
 
 
 def accumulator_bound(weight: NDArray[np.integer], x_type: IntType, *, axis: int = 0) -> Int64:
-    """The largest |sum of w (x - z)| that codes of `x_type` can reach, for each channel of `weight` along `axis`.
+    """The largest `|sum of w (x - z)|` that codes of `x_type` can reach, for each channel of `weight` along `axis`.
 
-    The difference of two codes is at most qmax - qmin, so the bound is that times the sum of |w|; a layer is safe in
-    int32 while this plus |bias| stays below 2**31.
+    The difference of two codes is at most qmax - qmin, so the bound is that times the sum of `|w|`; a layer is safe in
+    int32 while this plus `|bias|` stays below 2**31.
 
     >>> accumulator_bound(np.full((1, 66_311), 127, np.int8), IntType(8, signed=False)).item() < 2**31
     True

@@ -102,10 +102,10 @@ class Histogram:
     @property
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin in the units of the data, (2 * HALF,)."""
-        return (np.arange(-HALF, HALF) + 0.5) * 2.0 ** (self.exponent or 0)
+        return np.asarray((np.arange(-HALF, HALF) + 0.5) * 2.0 ** (self.exponent or 0), np.float64)
 
     def occupied(self, groups: int = 2048) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centers and counts of the bins that hold something, added up to `groups` bins or a few more; zeros left out."""
+        """Centers and counts of the bins that hold something, in about `groups` bins; zeros left out."""
         first, last = np.flatnonzero(self.counts)[[0, -1]]
         step = max(1, int(2 ** np.floor(np.log2(max(1, (last - first + 1) / groups)))))
         counts = self.counts.reshape(-1, step).sum(axis=1)
@@ -121,23 +121,24 @@ def _exponent_for(largest: float) -> int:
 class State(Protocol):
     """What a calibrator's stream fills."""
 
-    def update(self, x: NDArray[np.float32]) -> None: ...
+    def update(self, x: NDArray[np.float32]) -> None:
+        """Take in float32 values of any shape; a NaN or Inf raises CalibrationError."""
 
-    def merge(self, other: Any) -> Any: ...
+    def merge(self, other: Any) -> Any:
+        """A new state that has seen what both have seen."""
 
 
 class Calibrator(Protocol):
-    """The choice of a range: makes a state, and reads the limits off it.
+    """The choice of a range: makes a state, and reads the limits off it."""
 
-    `row_limits` is the same choice for weights, which are all there at once: the largest magnitude (C,) that the
-    symmetric codes of each row of (C, K) shall span.
-    """
+    def state(self) -> State:
+        """An empty state for one tensor's stream."""
 
-    def state(self) -> State: ...
+    def limits(self, state: Any, itype: IntType, symmetric: bool) -> Limits:
+        """The range (lo, hi) for codes of `itype`; CalibrationError if the state has seen nothing."""
 
-    def limits(self, state: Any, itype: IntType, symmetric: bool) -> Limits: ...
-
-    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]: ...
+    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
+        """The same choice for weights: the largest magnitude (C,) that the codes of each row of (C, K) shall span."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,15 @@ class MinMax:
     """Everything seen fits: no value is clipped, and one outlier coarsens all the others."""
 
     def state(self) -> Extremes:
+        """An empty state."""
         return Extremes()
 
     def limits(self, state: Extremes, itype: IntType, symmetric: bool) -> Limits:
+        """The range (lo, hi); see the class."""
         return _seen(state)
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
+        """The largest magnitude of each row's codes, (C,); see the class."""
         return np.abs(rows).max(axis=1).astype(np.float64)
 
 
@@ -168,9 +172,11 @@ class Percentile:
             raise QuantizationError(f"Percentile(keep={self.keep}): keep must lie in (0, 100]")
 
     def state(self) -> Histogram:
+        """An empty state."""
         return Histogram()
 
     def limits(self, state: Histogram, itype: IntType, symmetric: bool) -> Limits:
+        """The range (lo, hi); see the class."""
         lo, hi = _seen(state.extremes)
         if state.exponent is None:
             return lo, hi
@@ -184,6 +190,7 @@ class Percentile:
         return max(lo, (first - HALF) * width), min(hi, (last + 1 - HALF) * width)
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
+        """The largest magnitude of each row's codes, (C,); see the class."""
         return np.percentile(np.abs(rows), self.keep, axis=1).astype(np.float64)
 
 
@@ -206,9 +213,11 @@ class MSE:
             )
 
     def state(self) -> Histogram:
+        """An empty state."""
         return Histogram()
 
     def limits(self, state: Histogram, itype: IntType, symmetric: bool) -> Limits:
+        """The range (lo, hi); see the class."""
         lo, hi = _seen(state.extremes)
         if state.exponent is None:
             return lo, hi
@@ -230,6 +239,7 @@ class MSE:
         return limits
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
+        """The largest magnitude of each row's codes, (C,); see the class."""
         largest = np.abs(rows).max(axis=1)
         best = np.full(len(rows), np.inf)
         limit = largest.copy()
@@ -251,7 +261,7 @@ def code_error(
     symmetric: bool,
     norm: float = 2.0,
 ) -> float:
-    """Sum of weight * |x - dequantize(quantize(x))| ** norm over values `x` (N,), for codes that span [lo, hi]."""
+    """Sum of `weight * |x - dequantize(quantize(x))| ** norm` over values `x` (N,), codes spanning [lo, hi]."""
     params = params_from_range(lo, hi, itype, symmetric=symmetric)
     scale, zero_point = float(params.scale), int(params.zero_point)
     codes = np.clip(np.rint(x / scale) + zero_point, itype.qmin, itype.qmax)

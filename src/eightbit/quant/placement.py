@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+import numpy as np
 import onnx_ir as ir
 
+from eightbit.errors import QuantizationError
+from eightbit.graph.model import attribute, constant, input_at, sole_consumer
 from eightbit.quant.recipe import Recipe
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -53,7 +57,17 @@ class Placement:
 
 
 def place(model: ir.Model, recipe: Recipe) -> Placement:
-    """Decide for every node of a prepared graph whether it runs in integers."""
+    """Decide for every node of a prepared graph whether it runs in integers.
+
+    Raises QuantizationError for an override whose pattern matches no node.
+    """
+    names = [_name(node) for node in model.graph]
+    for pattern in recipe.overrides:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise QuantizationError(
+                f"override {pattern!r} matches no node; the graph has {', '.join(names[:8])}"
+                + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            )
     layers: list[str] = []
     integer: list[str] = []
     clamps: list[ir.Node] = []
@@ -88,9 +102,8 @@ def place(model: ir.Model, recipe: Recipe) -> Placement:
             islands.append(Island(_name(node), node.op_type, "its input is in float"))
     sources = _spread(set(sources), moves)
     carried = [node for node in moves if _name(node.inputs[0]) in sources]
-    for node in moves:
-        if node not in carried and node.inputs[0].dtype == ir.DataType.FLOAT:
-            islands.append(Island(_name(node), node.op_type, "its input is in float"))
+    left = [node for node in moves if node not in carried and _is_float(node.inputs[0])]
+    islands.extend(Island(_name(node), node.op_type, "its input is in float") for node in left)
     return Placement(
         tuple(layers), tuple(integer), tuple(_name(n) for n in carried), absorbed, sources, tuple(islands)
     )
@@ -111,73 +124,65 @@ def _refusal(node: ir.Node, recipe: Recipe) -> str | None:
 
 
 def _gemm(node: ir.Node) -> str | None:
-    attributes = node.attributes
-    alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
-    if alpha != 1.0 or beta != 1.0 or attributes.get_int("transA", 0):
-        return f"Gemm with alpha {alpha}, beta {beta}, transA {attributes.get_int('transA', 0)}; 1, 1, 0 are supported"
-    if node.inputs[1].const_value is None:
-        return "Gemm with a weight that is not constant"
-    return _bias_length(node)
+    alpha, beta, trans_a = (attribute(node, *pair) for pair in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
+    if (alpha, beta, trans_a) != (1.0, 1.0, 0):
+        return f"Gemm with alpha {alpha}, beta {beta}, transA {trans_a}; 1, 1, 0 are supported"
+    return _layer(node)
 
 
-def _conv(node: ir.Node) -> str | None:
-    if node.inputs[1].const_value is None:
-        return "convolution with a weight that is not constant"
-    return _bias_length(node)
-
-
-def _bias_length(node: ir.Node) -> str | None:
-    if len(node.inputs) < 3 or node.inputs[2] is None:
+def _layer(node: ir.Node) -> str | None:
+    weight = constant(node.inputs[1])
+    if weight is None:
+        return "its weight is not constant"
+    if input_at(node, 2) is None:
         return None
-    bias = node.inputs[2].const_value
+    bias = constant(node.inputs[2])
     if bias is None:
         return "its bias is not constant"
-    channels = node.inputs[1].const_value.shape[channel_axis(node)]
+    channels = weight.shape[channel_axis(node)]
     return None if bias.size == channels else f"its bias has {bias.size} values for {channels} channels"
 
 
 def _pad(node: ir.Node) -> str | None:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    constant = (
-        0.0 if value is None else (None if value.const_value is None else value.const_value.numpy().item())
-    )
-    if node.attributes.get_string("mode", "constant") == "constant" and constant != 0.0:
+    value = input_at(node, 2)
+    fill = 0.0 if value is None else constant(value)
+    if attribute(node, "mode", "constant") == "constant" and (fill is None or np.any(fill != 0)):
         return "it pads with a value other than 0"
     return None
 
 
 def _clip(node: ir.Node) -> str | None:
     bounds = [value for value in node.inputs[1:] if value is not None]
-    return "its bounds are not constant" if any(value.const_value is None for value in bounds) else None
+    return "its bounds are not constant" if any(constant(value) is None for value in bounds) else None
 
 
 def _one_output(node: ir.Node) -> str | None:
     return "its second output is used" if any(value.uses() for value in node.outputs[1:]) else None
 
 
-_SPECIAL = {"Gemm": _gemm, "Conv": _conv, "Pad": _pad, "Clip": _clip, "MaxPool": _one_output}
+_SPECIAL = {"Gemm": _gemm, "Conv": _layer, "Pad": _pad, "Clip": _clip, "MaxPool": _one_output}
 
 
 def is_layer(node: ir.Node) -> bool:
     """Whether the node multiplies by a constant weight, its second input."""
-    return node.op_type in LAYERS and node.inputs[1] is not None and node.inputs[1].const_value is not None
+    return node.op_type in LAYERS and constant(node.inputs[1]) is not None
 
 
 def channel_axis(node: ir.Node) -> int:
     """The axis of a layer's weight along which its output channels lie."""
-    weight = node.inputs[1]
     if node.op_type == "Conv":
         return 0
     if node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    assert weight is not None and weight.const_value is not None
-    return len(weight.const_value.shape) - 1
+        return 0 if attribute(node, "transB", 0) else 1
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    return weight.ndim - 1
 
 
 def activations(node: ir.Node) -> Iterator[ir.Value]:
     """The inputs of a node that calibration sees: its data, without constants."""
     for value in _data(node):
-        if value is not None and value.const_value is None:
+        if value is not None and constant(value) is None:
             yield value
 
 
@@ -191,9 +196,8 @@ def clamp_bounds(clamp: ir.Node) -> tuple[float, float]:
     """The bounds (lo, hi) of a Relu or of a Clip with constant bounds."""
     if clamp.op_type == "Relu":
         return 0.0, float("inf")
-    bounds = [*clamp.inputs[1:], None, None][:2]
-    lo, hi = (None if b is None or b.const_value is None else b.const_value.numpy().item() for b in bounds)
-    return (-float("inf") if lo is None else lo), (float("inf") if hi is None else hi)
+    lo, hi = constant(input_at(clamp, 1)), constant(input_at(clamp, 2))
+    return (-float("inf") if lo is None else float(lo)), (float("inf") if hi is None else float(hi))
 
 
 def _absorber(clamp: ir.Node, layers: list[str], integer: list[str]) -> str | None:
@@ -204,9 +208,8 @@ def _absorber(clamp: ir.Node, layers: list[str], integer: list[str]) -> str | No
     reach below a Relu's zero).
     """
     value = clamp.inputs[0]
-    assert value is not None
-    producer = value.producer()
-    if producer is None or value.is_graph_output() or len(value.uses()) != 1:
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or sole_consumer(value) is not clamp:
         return None
     lo, hi = clamp_bounds(clamp)
     if not lo <= 0.0 <= hi:
@@ -231,6 +234,10 @@ def _spread(marked: set[str], moves: list[ir.Node]) -> dict[str, str]:
         name for node in moves for name in (_name(node.inputs[0]), _name(node.outputs[0]))
     )
     return {name: root(name) for name in [*sorted(marked), *tensors] if root(name) in roots}
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype == ir.DataType.FLOAT
 
 
 def _name(thing: ir.Node | ir.Value | None) -> str:

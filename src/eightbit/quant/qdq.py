@@ -16,7 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, quantize
-from eightbit.quant.placement import Placement, is_layer
+from eightbit.graph.model import constant, input_at
+from eightbit.quant.placement import INTEGER, LAYERS, Placement, is_layer
 from eightbit.quant.weights import EncodedLayer
 
 
@@ -37,13 +38,15 @@ def insert_qdq(
         if node.name in placement.absorbed:
             writer.drop_clamp(node)
     inside = {*placement.layers, *placement.integer, *placement.moves}
+    held = {island.node for island in placement.islands if island.op in LAYERS | INTEGER}
     originals = list(result.graph)
     for value in [*result.graph.inputs, *(out for node in originals for out in node.outputs)]:
         if value.name in placement.sources:
-            writer.pair(value, inside)
+            writer.pair(value, inside, held)
     for node in originals:
-        if node.name in layers:
-            writer.constants_of_layer(node, layers[node.name])
+        layer = layers.get(str(node.name))
+        if layer is not None:
+            writer.constants_of_layer(node, layer)
         elif node.name in placement.integer:
             writer.constants_of_integer(node)
     for value in list(result.graph.initializers.values()):
@@ -70,8 +73,13 @@ class _Writer:
         self.graph.remove(node, safe=True)
         before.name = name
 
-    def pair(self, value: ir.Value, inside: set[str]) -> None:
-        """Put Q and DQ behind a float value, and lead its consumers to the dequantized one."""
+    def pair(self, value: ir.Value, inside: set[str], held: set[str]) -> None:
+        """Put Q and DQ behind a float value, and lead its consumers to the dequantized one.
+
+        ONNX Runtime makes an integer kernel of any layer between DQ and Q, float weights or not (it quantizes them
+        itself, in a pass called WeightBiasQuantization). The nodes in `held` shall stay in float, so they read the
+        value through a Sum of one term, which no runtime fuses.
+        """
         name = value.name
         assert name is not None
         producer = value.producer()
@@ -89,17 +97,22 @@ class _Writer:
             value.name, after.name = f"{name}_f", name
         q = ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_Q")
         dq = ir.node("DequantizeLinear", [codes, scale, zero_point], outputs=[after], name=f"{name}_DQ")
+        pair = [q, dq]
+        outside = [user for user in users if user[0].name in held]
+        if outside:
+            copy = _value(f"{name}_held", ir.DataType.FLOAT, value.shape)
+            pair.append(ir.node("Sum", [after], outputs=[copy], name=f"{name}_held"))
         for node, index in users:
-            node.replace_input_with(index, after)
+            node.replace_input_with(index, copy if (node, index) in outside else after)
         if is_output:
             for index, output in enumerate(self.graph.outputs):
                 if output is value:
                     self.graph.outputs[index] = after
         if producer is None:
             first = next(iter(self.graph))
-            self.graph.insert_before(first, [q, dq])
+            self.graph.insert_before(first, pair)
         else:
-            self.graph.insert_after(producer, [q, dq])
+            self.graph.insert_after(producer, pair)
 
     def constants_of_layer(self, node: ir.Node, layer: EncodedLayer) -> None:
         """Replace a layer's float weight and bias by codes behind DequantizeLinear."""
@@ -112,23 +125,25 @@ class _Writer:
         )
         if layer.bias is None or layer.bias_scale is None:
             return
-        bias = node.inputs[2]
-        assert bias is not None and bias.name is not None
+        old = input_at(node, 2)
+        stem = (
+            f"{name}_bias" if old is None else str(old.name)
+        )  # bias correction may bring a bias where none was
+        if len(node.inputs) < 3:
+            node.resize_inputs(3)
         axis = 0 if layer.params.axis is not None else None
         scale = layer.bias_scale if axis is not None else layer.bias_scale[:1].reshape(())
-        node.replace_input_with(
-            2, self._dequantized(node, self._fresh(bias.name), layer.bias, scale, None, axis)
-        )
+        node.replace_input_with(2, self._dequantized(node, self._fresh(stem), layer.bias, scale, None, axis))
 
     def constants_of_integer(self, node: ir.Node) -> None:
         """Quantize the constant operands of an integer op by the parameters found for them."""
         for index, value in enumerate(node.inputs):
-            if value is None or value.const_value is None or value.name not in self.params:
+            array, p = constant(value), self.params.get(str(value.name) if value is not None else "")
+            if array is None or p is None or value is None:
                 continue
-            p = self.params[value.name]
-            codes = quantize(value.const_value.numpy().astype(np.float32), p).astype(p.itype.dtype)
+            codes = quantize(array.astype(np.float32), p).astype(p.itype.dtype)
             zero_point = np.asarray(p.zero_point, p.itype.dtype)
-            name = self._fresh(value.name)
+            name = self._fresh(str(value.name))
             node.replace_input_with(index, self._dequantized(node, name, codes, p.scale, zero_point, None))
 
     def _dequantized(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from eightbit.quant.placement import FIXED_LIMITS, Placement, place
 from eightbit.quant.qdq import insert_qdq
 from eightbit.quant.recipe import Recipe
 from eightbit.quant.weights import EncodedLayer, encode_layer
+
+TAKES_BIAS = {"Conv", "Gemm"}
 
 
 def quantize_graph(
@@ -91,7 +94,7 @@ def _layers(
                 None if bias is None else bias.astype(np.float32).reshape(-1),
                 Layout.of(node),
                 input_scale=np.float32(params[source].scale),
-                recipe=recipe,
+                recipe=recipe if node.op_type in TAKES_BIAS else replace(recipe, bias_correction=False),
                 moments=moments.get(name),
             )
         except QuantizationError as cause:

@@ -58,6 +58,7 @@ class Weights:
 
     @property
     def itype(self) -> IntType:
+        """The integers that the codes are."""
         return IntType(self.bits, signed=True, narrow=True)
 
 
@@ -75,6 +76,7 @@ class Activations:
 
     @property
     def itype(self) -> IntType:
+        """The integers that the codes are."""
         return IntType(self.bits, signed=False)
 
 
@@ -82,8 +84,8 @@ class Activations:
 class Recipe:
     """How to quantize a graph.
 
-    `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns of node names (shell style,
-    `"classifier*"`) to FLOAT.
+    `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns
+    of node names (shell style, `"classifier*"`) to FLOAT.
     """
 
     weights: Weights = Weights()

@@ -9,6 +9,7 @@ weights can make up for one another. Chapter 4 derives both methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,12 +101,12 @@ class AdaRound:
 
     The fraction is a stretched sigmoid that a growing penalty drives to 0 or 1. Because the loss of a linear layer is
     a quadratic form in the moments, no activations are kept. Source: Nagel et al. 2020, arXiv 2004.10568,
-    equations 21 to 25.
+    equations 21 to 25; `penalty` is lambda for a loss whose moments have a mean diagonal of 1.
     """
 
     iterations: int = 500
     rate: float = 0.02
-    penalty: float = 0.01
+    penalty: float = 0.3
     needs_data = True
 
     def __post_init__(self) -> None:
@@ -129,7 +130,8 @@ class AdaRound:
         floor = np.floor(units)
         rest = units - floor
         v = -np.log((_ZETA - _GAMMA) / np.clip(rest - _GAMMA, 1e-3, None) - 1).astype(np.float32)
-        mean, square = np.zeros_like(v), np.zeros_like(v)
+        mean: NDArray[Any] = np.zeros_like(v)
+        square: NDArray[Any] = np.zeros_like(v)
         for t in range(1, self.iterations + 1):
             sigmoid = 1 / (1 + np.exp(-v))
             stretched = sigmoid * (_ZETA - _GAMMA) + _GAMMA
@@ -145,8 +147,8 @@ class AdaRound:
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * gradient**2
             v -= self.rate * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
-        up = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
-        return np.clip(floor + up, itype.qmin, itype.qmax).astype(np.int32)
+        upward = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
+        return np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
 
 
 _ZETA, _GAMMA = 1.1, -0.1  # how far the sigmoid is stretched beyond [0, 1]

@@ -1,0 +1,158 @@
+"""Calibrators: exact, mergeable, independent of how the stream is cut, and different from one another."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from eightbit.arith.affine import IntType
+from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.quant.observers import HALF, MSE, Histogram, MinMax, Percentile, code_error
+
+UINT8 = IntType(8, signed=False)
+CALIBRATORS = [MinMax(), Percentile(99.0), Percentile(99.999), MSE(steps=20)]
+
+values = hnp.arrays(
+    np.float32, st.integers(1, 60), elements=st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
+)
+
+
+def seen(calibrator, pieces):
+    state = calibrator.state()
+    for piece in pieces:
+        state.update(piece)
+    return state
+
+
+def bins_by_definition(x, exponent):
+    """The bins of a histogram, one value at a time in Python integers and fractions."""
+    counts = np.zeros(2 * HALF, np.int64)
+    for value in x[x != 0].tolist():
+        index = int(abs(value) / 2.0**exponent)  # float64: exact for every float32
+        counts[HALF + index if value > 0 else HALF - 1 - index] += 1
+    return counts
+
+
+@given(values)
+def test_histogram_holds_what_its_definition_says(x):
+    state = seen(Percentile(), [x])
+    assert state.zeros == np.count_nonzero(x == 0)
+    if state.exponent is None:
+        assert not x.any()
+    else:
+        largest = float(np.abs(x).max())
+        assert HALF / 2 <= largest / 2.0**state.exponent < HALF
+        np.testing.assert_array_equal(state.counts, bins_by_definition(x, state.exponent))
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=str)
+@given(x=values, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
+def test_any_split_any_order_any_shards_give_the_same_limits(calibrator, x, cuts, data):
+    pieces = np.split(x, sorted(c for c in cuts if c <= len(x)))
+    shuffled = data.draw(st.permutations(pieces))
+    whole = calibrator.limits(seen(calibrator, [x]), UINT8, False)
+    assert calibrator.limits(seen(calibrator, shuffled), UINT8, False) == whole
+    merged = calibrator.state()
+    for piece in shuffled:
+        merged = merged.merge(seen(calibrator, [piece]))
+    assert calibrator.limits(merged, UINT8, False) == whole
+
+
+@given(values, values)
+def test_merging_leaves_both_states_as_they_were(a, b):
+    one, two = seen(MSE(), [a]), seen(MSE(), [b])
+    before = one.counts.copy(), one.exponent, two.counts.copy(), two.exponent
+    one.merge(two)
+    np.testing.assert_array_equal(one.counts, before[0])
+    np.testing.assert_array_equal(two.counts, before[2])
+    assert (one.exponent, two.exponent) == (before[1], before[3])
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=str)
+@given(x=values, symmetric=st.booleans())
+def test_limits_lie_within_what_was_seen(calibrator, x, symmetric):
+    lo, hi = calibrator.limits(seen(calibrator, [x]), UINT8, symmetric)
+    assert min(x.min(), 0) <= lo <= hi <= max(x.max(), 0)
+
+
+def test_memory_does_not_grow_with_the_stream():
+    state = Histogram()
+    sizes = set()
+    for seed in range(20):
+        state.update(np.random.default_rng(seed).normal(size=1000).astype(np.float32) * 2**seed)
+        sizes.add(state.counts.nbytes)
+    assert sizes == {2 * HALF * 8}
+    assert state.counts.sum() == 20_000
+
+
+def test_outliers_part_the_calibrators():
+    """A Gaussian with 0.1 % of outliers ten times as far out: min-max follows them, the others do not."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100_000).astype(np.float32)
+    x[:100] *= 20
+    limits = {c: c.limits(seen(c, [x]), UINT8, False) for c in (MinMax(), Percentile(99.9), MSE())}
+    (lo, hi), percentile, mse = limits.values()
+    assert (lo, hi) == (x.min(), x.max())
+    assert hi > 30
+    assert 2.5 < percentile[1] < 4.0  # 99.9 % of a Gaussian: 3.29 sigma
+    assert percentile[1] < mse[1] < hi  # MSE pays for clipped outliers, so it keeps more of them
+    ones = np.ones(len(x))
+    errors = [code_error(x.astype(np.float64), ones, *pair, UINT8, False) for pair in limits.values()]
+    assert errors[2] == min(errors)
+
+
+@pytest.mark.parametrize("steps", [40, 100])
+def test_mse_is_as_good_as_a_fine_search_over_the_data(steps):
+    x = np.random.default_rng(1).laplace(size=20_000).astype(np.float32)
+    calibrator = MSE(steps=steps)
+    ones = np.ones(len(x))
+
+    def error(limits):
+        return code_error(x.astype(np.float64), ones, *limits, UINT8, False)
+
+    found = error(calibrator.limits(seen(calibrator, [x]), UINT8, False))
+    fractions = np.linspace(0.2, 1, 60)
+    best = min(error((x.min() * a, x.max() * b)) for a in fractions for b in fractions)
+    assert found <= 1.05 * best  # the search sees bins, a 16th of a step wide, instead of values
+
+
+def test_mse_norm_above_two_clips_less():
+    x = np.random.default_rng(2).laplace(size=20_000).astype(np.float32)
+    state = seen(MSE(), [x])
+    widths = [np.ptp(MSE(norm=norm).limits(state, UINT8, False)) for norm in (1.5, 2.0, 4.0)]
+    assert widths[0] < widths[1] < widths[2]
+
+
+def test_row_limits_choose_for_each_row_alone():
+    rows = np.random.default_rng(3).standard_t(3, size=(5, 400)).astype(np.float32)
+    itype = IntType(4, signed=True, narrow=True)
+    for calibrator in (MinMax(), Percentile(99.0), MSE()):
+        together = calibrator.row_limits(rows, itype)
+        alone = [calibrator.row_limits(row[None], itype)[0] for row in rows]
+        np.testing.assert_array_equal(together, alone)
+        assert (together <= np.abs(rows).max(axis=1)).all()
+    np.testing.assert_array_equal(MinMax().row_limits(rows, itype), np.abs(rows).max(axis=1))
+    assert (MSE().row_limits(rows, itype) < np.abs(rows).max(axis=1)).all()  # four bits: clipping pays
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("calibrator", [MinMax(), MSE()], ids=str)
+def test_values_that_are_not_finite_are_refused_and_change_nothing(calibrator, bad):
+    state = seen(calibrator, [np.float32([1, 2])])
+    with pytest.raises(CalibrationError, match=r"NaN or Inf in an array of shape \(3,\)"):
+        state.update(np.float32([0, bad, 5]))
+    assert calibrator.limits(state, UINT8, False)[1] <= 2
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=str)
+def test_nothing_seen_is_an_error_not_a_range(calibrator):
+    with pytest.raises(CalibrationError, match="at least one calibration sample"):
+        calibrator.limits(calibrator.state(), UINT8, False)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(QuantizationError, match=r"keep must lie in \(0, 100\]"):
+        Percentile(0)
+    with pytest.raises(QuantizationError, match="steps >= 2"):
+        MSE(steps=1)

@@ -1,0 +1,273 @@
+"""The stages together: which nodes become integer, what the graph then holds, and what it computes."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.graph.fold import prepare
+from eightbit.graph.run import FloatSession
+from eightbit.quant.calibrate import calibrate
+from eightbit.quant.observers import MSE, MinMax, Percentile
+from eightbit.quant.placement import place
+from eightbit.quant.quantize import quantize_graph
+from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
+from eightbit.quant.rounding import GPTQ
+from eightbit.target.engine import run as run_program
+from eightbit.target.lower import lower
+from eightbit.target.sessions import optimized_ops, run_island
+from tests.graph.graphs import graph, normal
+
+SIX = np.float32(6)
+ZERO = np.float32(0)
+
+RESIDUAL = """g (float[N,3,8,8] x) => (float[N,5] y) {
+    a = Conv <pads=[1,1,1,1], kernel_shape=[3,3]> (x, w1, b1)
+    r = Clip (a, zero, six)
+    c = Conv <kernel_shape=[1,1]> (r, w2)
+    s = Add (c, r)
+    t = Relu (s)
+    p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (t)
+    m = GlobalAveragePool (p)
+    f = Flatten <axis=1> (m)
+    y = Gemm <transB=1> (f, w3, b3)
+}"""
+
+
+def named(model):
+    """Every node called after its output."""
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    return model
+
+
+def residual():
+    weights = {
+        "w1": normal(4, 3, 3, 3),
+        "b1": normal(4),
+        "w2": normal(4, 4, 1, 1),
+        "w3": normal(5, 4),
+        "b3": normal(5),
+    }
+    return named(prepare(graph(RESIDUAL, **weights, zero=ZERO, six=SIX)))
+
+
+DATA = normal(6, 3, 8, 8, seed=9)
+
+
+def run(model, x=DATA):
+    return next(iter(FloatSession(model).run({"x": x}).values()))
+
+
+def test_every_node_of_a_residual_network_is_placed():
+    placement = place(residual(), Recipe())
+    assert placement.layers == ("a", "c", "y")
+    assert placement.integer == ("s", "m")
+    assert placement.moves == ("p", "f")
+    assert placement.absorbed == {"r": "a", "t": "s"}
+    assert placement.islands == ()
+    assert set(placement.observed) == {"c", "m", "r", "t", "x", "y"}
+    assert (placement.sources["p"], placement.sources["f"]) == ("t", "m")
+
+
+def test_the_graph_is_valid_runs_whole_in_integers_and_stays_near_float():
+    model = residual()
+    before = ir.to_proto(model).SerializeToString()
+    q, _, _ = quantize_graph(model, DATA, Recipe())
+    assert ir.to_proto(model).SerializeToString() == before  # the input is not changed
+    onnx.checker.check_model(ir.to_proto(q), full_check=True)
+    assert [o.name for o in q.graph.outputs] == ["y"]
+    float_work = {"Conv", "Gemm", "Add", "Relu", "Clip", "GlobalAveragePool"}
+    assert not float_work & {op for op, _ in optimized_ops(q)}
+    stored = {value.dtype for value in q.graph.initializers.values()}
+    assert stored <= {
+        ir.DataType.INT8,
+        ir.DataType.UINT8,
+        ir.DataType.INT32,
+        ir.DataType.FLOAT,
+        ir.DataType.INT64,
+    }
+    assert all(v.const_value.size <= 5 for v in q.graph.initializers.values() if v.dtype == ir.DataType.FLOAT)
+    # Five layers of eight-bit noise: an SQNR of some 35 dB; a wrong scale anywhere costs 20 of them.
+    error = run(q) - run(model)
+    assert (error**2).sum() < 2e-3 * (run(model) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(Weights(bits=4)),
+        Recipe(Weights(granularity=PerTensor())),
+        Recipe(Weights(bits=4, range=MSE())),
+        Recipe(Weights(rounding=GPTQ())),
+        Recipe(activations=Activations(range=Percentile(90.0))),
+        Recipe(activations=Activations(range=MSE(norm=1.0))),
+        Recipe(activations=Activations(symmetric=True)),
+        Recipe(Weights(bits=3), bias_correction=True),
+        Recipe(overrides={"c": FLOAT}),
+    ],
+    ids=lambda r: str(r)[:80],
+)
+def test_every_option_changes_the_output_and_not_too_much(recipe):
+    model = residual()
+    base = Recipe(Weights(bits=recipe.weights.bits))
+    plain = base if recipe.weights.bits != 4 or recipe.weights != base.weights else Recipe()
+    y, other = (run(quantize_graph(model, DATA, r)[0]) for r in (recipe, plain))
+    assert (y != other).any()
+    assert ((y - run(model)) ** 2).sum() < 0.2 * (run(model) ** 2).sum()
+
+
+def test_an_override_leaves_its_nodes_in_float_and_the_report_says_so():
+    q, placement, _ = quantize_graph(residual(), DATA, Recipe(overrides={"c*": FLOAT}))
+    assert [(i.node, i.op, i.reason) for i in placement.islands] == [
+        ("c", "Conv", "the recipe keeps it in float")
+    ]
+    assert ("Conv", "c") in optimized_ops(q)
+
+
+@pytest.mark.parametrize("name", ["a", "c", "s", "y"])
+def test_a_node_kept_in_float_is_float_in_every_engine(name):
+    """ONNX Runtime quantizes float layers between DQ and Q by itself; the graph must not let it."""
+    model = residual()
+    q, _, _ = quantize_graph(model, DATA, Recipe(overrides={name: FLOAT}))
+    kinds = {op for op, _ in optimized_ops(q)}
+    assert {"a": "Conv", "c": "Conv", "s": "Add", "y": "Gemm"}[name] in kinds
+    engine = run_program(lower(q), {"x": DATA}, island=run_island)
+    np.testing.assert_array_equal(engine["y"], run(q))
+
+
+def test_an_override_that_matches_nothing_is_an_error():
+    with pytest.raises(
+        QuantizationError, match=r"override 'classifier\*' matches no node; the graph has a, "
+    ):
+        quantize_graph(residual(), DATA, Recipe(overrides={"classifier*": FLOAT}))
+
+
+def test_ops_without_an_integer_form_are_listed_islands():
+    body = """g (float[N,3,8,8] x) => (float[N,4,8,8] y) {
+        a = Conv <kernel_shape=[1,1]> (x, w1)
+        e = Erf (a)
+        h = Mul (a, e)
+        y = Conv <kernel_shape=[1,1]> (h, w2)
+    }"""
+    model = prepare(graph(body, w1=normal(4, 3, 1, 1), w2=normal(4, 4, 1, 1)))
+    q, placement, _ = quantize_graph(model, DATA, Recipe())
+    assert [(i.op, i.reason) for i in placement.islands] == [("Erf", "no integer form of this op")]
+    error = run(q) - run(model)
+    assert (error**2).sum() < 5e-3 * (run(model) ** 2).sum()
+
+
+def test_a_clamp_is_absorbed_only_where_saturation_does_its_work():
+    def clamps(bounds, recipe=None, extra=""):
+        body = f"""g (float[N,3,8,8] x) => (float[N,4,8,8] y{", float[N,4,8,8] z" if extra else ""}) {{
+            a = Conv <kernel_shape=[1,1]> (x, w1)
+            y = {bounds}
+            {extra}
+        }}"""
+        consts = {"one": np.float32(1), "zero": ZERO, "six": SIX}
+        used = {k: v for k, v in consts.items() if k in body}
+        return place(prepare(graph(body, w1=normal(4, 3, 1, 1), **used)), recipe or Recipe()).absorbed
+
+    assert clamps("Relu (a)")
+    assert clamps("Clip (a, zero, six)")
+    assert not clamps("Clip (a, one, six)")  # zero must have a code, and lies below the clamp
+    assert not clamps("Relu (a)", extra="z = Sigmoid (a)")  # the unclamped value is needed too
+    assert not clamps("Relu (a)", Recipe(activations=Activations(symmetric=True)))  # codes reach below zero
+
+
+@pytest.mark.parametrize("clamp", ["Relu (a)", "Clip (a, one, six)"])
+def test_clamps_that_stay_compute_what_float_computes(clamp):
+    body = f"""g (float[N,3,8,8] x) => (float[N,4,8,8] y) {{
+        a = Conv <kernel_shape=[1,1]> (x, w1)
+        r = {clamp}
+        y = Add (r, a)
+    }}"""
+    consts = {"one": np.float32(1), "six": SIX} if "one" in clamp else {}
+    model = prepare(graph(body, w1=normal(4, 3, 1, 1), **consts))
+    q, placement, _ = quantize_graph(model, DATA, Recipe())
+    assert not placement.absorbed
+    # Steps of some 0.03 at each of three quantizers.
+    np.testing.assert_allclose(run(q), run(model), rtol=0, atol=0.15)
+
+
+def test_constant_operands_are_quantized_by_their_own_range():
+    body = """g (float[N,3,8,8] x) => (float[N,3,8,8] y) {
+        m = Mul (x, gain)
+        y = Add (m, offset)
+    }"""
+    model = named(graph(body, gain=np.float32([[[2.0]], [[-1.0]], [[0.5]]]), offset=np.float32(3.0)))
+    q, placement, _ = quantize_graph(model, DATA, Recipe())
+    assert len(placement.integer) == 2
+    assert {"gain_q", "offset_q"} <= set(q.graph.initializers)
+    assert {op for op, _ in optimized_ops(q)} == {
+        "QuantizeLinear",
+        "QLinearMul",
+        "QLinearAdd",
+        "DequantizeLinear",
+    }
+    np.testing.assert_allclose(run(q), run(model), rtol=0, atol=0.15)
+
+
+def test_one_tensor_for_many_readers_has_one_scale():
+    body = """g (float[N,3,8,8] x) => (float[N,4,8,8] y) {
+        a = Conv <kernel_shape=[1,1]> (x, w1)
+        b = Conv <kernel_shape=[1,1]> (x, w1)
+        y = Add (a, b)
+    }"""
+    q, _, _ = quantize_graph(prepare(graph(body, w1=normal(4, 3, 1, 1))), DATA, Recipe())
+    pairs = [n for n in q.graph if n.op_type == "QuantizeLinear" and n.inputs[0].name == "x"]
+    assert len(pairs) == 1
+    np.testing.assert_allclose(run(q), run(graph(body, w1=normal(4, 3, 1, 1))), rtol=0, atol=0.3)
+
+
+def test_sigmoid_and_softmax_have_the_range_of_their_formula():
+    body = "g (float[N,3,8,8] x) => (float[N,3,8,8] y) { y = Sigmoid (x) }"
+    _, _, params = quantize_graph(named(graph(body)), DATA, Recipe())
+    assert params["y"].scale == np.float32(1 / 255)
+    assert params["y"].zero_point == 0
+
+
+def test_calibration_is_one_answer_for_every_split():
+    model, names = residual(), ("x", "r", "y")
+    for choice in (MinMax(), Percentile(99), MSE(steps=10)):
+        whole = calibrate(model, names, DATA, choice)
+        halves = calibrate(model, names, [DATA[:1], DATA[1:5], (DATA[5:], "label")], choice)
+        merged = [calibrate(model, names, part, choice) for part in (DATA[4:], DATA[:4])]
+        for name in names:
+            limits = {
+                choice.limits(state, Activations().itype, False)
+                for state in (whole[name], halves[name], merged[0][name].merge(merged[1][name]))
+            }
+            assert len(limits) == 1
+
+
+def test_calibration_reports_its_progress():
+    seen = []
+    calibrate(residual(), ("x",), DATA, MinMax(), progress=lambda stage, done: seen.append((stage, done)))
+    assert seen == [("calibrate", n) for n in range(1, 7)]
+
+
+def test_data_that_can_be_read_once_serve_recipes_that_read_twice():
+    model = residual()
+    recipe = Recipe(Weights(rounding=GPTQ()))
+    once, twice = (
+        quantize_graph(model, data, recipe)[0] for data in ((d for d in [DATA[:3], DATA[3:]]), DATA)
+    )
+    np.testing.assert_array_equal(run(once), run(twice))
+
+
+def test_an_overflow_inside_the_network_names_the_tensor():
+    body = "g (float[N,3] x) => (float[N,3] y) { a = Mul (x, big) b = Mul (a, big) y = Sub (b, b) }"
+    model = named(graph(body, big=np.float32(3e38)))
+    with pytest.raises(CalibrationError, match=r"tensor 'a', calibration sample 0: found NaN or Inf"):
+        quantize_graph(model, np.full((1, 3), 1e5, np.float32), Recipe())
+
+
+def test_a_graph_with_nothing_to_quantize_says_what_it_holds():
+    with pytest.raises(
+        QuantizationError, match=r"nothing in this graph can be quantized: 1 nodes, .* \(Erf\)"
+    ):
+        quantize_graph(
+            named(graph("g (float[N,3] x) => (float[N,3] y) { y = Erf (x) }")), normal(1, 3), Recipe()
+        )
