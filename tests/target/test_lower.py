@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper
 
@@ -12,6 +16,7 @@ from eightbit.target.engine import run
 from eightbit.target.lower import lower
 from eightbit.target.sessions import IntegerTensors, OnnxRuntime, integer_tensors, optimized_ops, run_island
 from tests.conformance.builder import Graph, floats_of
+from tests.small_net import SHAPE, small_net
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -225,3 +230,32 @@ def test_sessions_refuse_a_float_graph() -> None:
         integer_tensors(g.model(), {"x": np.zeros(4, np.float32)})
     with pytest.raises(EngineError, match="ONNX Runtime could not run the model"):
         OnnxRuntime(g.model()).run({"x": np.zeros((4, 4), np.float32)})
+
+
+def test_graphs_of_another_quantizer(tmp_path: Path) -> None:
+    """What onnxruntime.quantization writes (uint8 activations) lowers without an island, to the same integers."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    rng = np.random.default_rng(0)
+    batches = iter([{"image": rng.normal(size=(4, *SHAPE)).astype(np.float32)} for _ in range(3)])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(batches, None)
+
+    onnx.save(small_net(), tmp_path / "float.onnx")
+    quantization.quantize_static(
+        tmp_path / "float.onnx",
+        tmp_path / "int8.onnx",
+        Reader(),
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+    )
+    qdq = ir.load(tmp_path / "int8.onnx")
+    program = lower(qdq)
+    assert not any(isinstance(op, p.FloatIsland | p.Lookup) for op in program.ops)
+    feeds = {"image": rng.normal(size=(32, *SHAPE)).astype(np.float32)}
+    found, expected = run(program, feeds, keep=True), integer_tensors(qdq, feeds)
+    assert set(expected) == set(program.tensors)
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
