@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from eightbit.inspection import inspect
     from eightbit.model import Model, QuantizedModel, load, open, quantize
-    from eightbit.quant.observers import MSE, MinMax, Percentile
+    from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
     from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerTensor, Recipe, Weights
 
 __version__ = "0.1.0"
@@ -35,9 +35,11 @@ _HOME = {
     "PerTensor": "quant.recipe",
     "PerChannel": "quant.recipe",
     "FLOAT": "quant.recipe",
-    "MinMax": "quant.observers",
-    "Percentile": "quant.observers",
-    "MSE": "quant.observers",
+    "MinMax": "quant.calibrators",
+    "MovingAverage": "quant.calibrators",
+    "Percentile": "quant.calibrators",
+    "MSE": "quant.calibrators",
+    "Entropy": "quant.calibrators",
     "quantize": "model",
     "QuantizedModel": "model",
     "compare": "comparison",

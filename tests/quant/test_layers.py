@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.run import FloatSession
+from eightbit.quant.calibrators import MSE
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import layer_moments
-from eightbit.quant.observers import MSE
 from eightbit.quant.recipe import PerTensor, Recipe, Weights
 from eightbit.quant.rounding import GPTQ
 from eightbit.quant.weights import BIAS_LIMIT, encode_layer, fit_scale

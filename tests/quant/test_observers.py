@@ -6,12 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eightbit.arith.affine import IntType
+from eightbit.arith.affine import IntType, QuantParams, params_from_range
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.quant.observers import HALF, MSE, Histogram, MinMax, Percentile, code_error
+from eightbit.quant.calibrators import (
+    MSE,
+    Entropy,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    code_error,
+    divergence,
+)
+from eightbit.quant.observers import HALF, Histogram
 
 UINT8 = IntType(8, signed=False)
-CALIBRATORS = [MinMax(), Percentile(99.0), Percentile(99.999), MSE(steps=20)]
+# These see values, one by one; a MovingAverage sees samples.
+OF_VALUES = [MinMax(), Percentile(99.0), Percentile(99.999), MSE(steps=20), Entropy(steps=20)]
+CALIBRATORS = [*OF_VALUES, MovingAverage()]
 
 values = hnp.arrays(
     np.float32, st.integers(1, 60), elements=st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
@@ -51,7 +62,7 @@ def test_histogram_holds_what_its_definition_says(x):
 def test_any_split_any_order_any_shards_give_the_same_limits(calibrator, x, cuts, data):
     pieces = np.split(x, sorted(c for c in cuts if c <= len(x)))
     shuffled = data.draw(st.permutations(pieces))
-    whole = calibrator.limits(seen(calibrator, [x]), UINT8, False)
+    whole = calibrator.limits(seen(calibrator, [x] if calibrator in OF_VALUES else pieces), UINT8, False)
     assert calibrator.limits(seen(calibrator, shuffled), UINT8, False) == whole
     merged = calibrator.state()
     for piece in shuffled:
@@ -87,19 +98,93 @@ def test_memory_does_not_grow_with_the_stream():
 
 
 def test_outliers_part_the_calibrators():
-    """A Gaussian with 0.1 % of outliers ten times as far out: min-max follows them, the others do not."""
+    """A Gaussian with 0.1 % of outliers twenty times as far out: how far each choice follows them."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=100_000).astype(np.float32)
     x[:100] *= 20
-    limits = {c: c.limits(seen(c, [x]), UINT8, False) for c in (MinMax(), Percentile(99.9), MSE())}
-    (lo, hi), percentile, mse = limits.values()
-    assert (lo, hi) == (x.min(), x.max())
-    assert hi > 30
-    assert 2.5 < percentile[1] < 4.0  # 99.9 % of a Gaussian: 3.29 sigma
-    assert percentile[1] < mse[1] < hi  # MSE pays for clipped outliers, so it keeps more of them
+    rng.shuffle(x)
+    samples = np.split(x, 100)
+    choices = [MinMax(), MovingAverage(), Percentile(99.9), MSE(), Entropy()]
+    limits = {type(c).__name__: c.limits(seen(c, samples), UINT8, False) for c in choices}
+    upper = {name: hi for name, (_, hi) in limits.items()}
+    assert limits["MinMax"] == (x.min(), x.max())  # follows them to the end
+    assert upper["MinMax"] > 30
+    assert 2.5 < upper["Percentile"] < 4.0  # 99.9 % of a Gaussian: 3.29 sigma
+    # Half of the samples of 1,000 hold an outlier above, some 16 sigma out; the others end at 3.2 sigma.
+    assert 5 < upper["MovingAverage"] < 15
+    # A clipped outlier costs Entropy its share of the counts, however far out it lies; MSE pays for the distance.
+    assert 5 < upper["Entropy"] < 20
+    assert upper["Percentile"] < upper["Entropy"] < upper["MSE"] < upper["MinMax"]
+    assert len(set(upper.values())) == 5
     ones = np.ones(len(x))
-    errors = [code_error(x.astype(np.float64), ones, *pair, UINT8, False) for pair in limits.values()]
-    assert errors[2] == min(errors)
+    errors = {n: code_error(x.astype(np.float64), ones, *pair, UINT8, False) for n, pair in limits.items()}
+    assert min(errors, key=errors.__getitem__) == "MSE"
+
+
+def test_a_moving_average_is_the_mean_of_the_samples_extremes():
+    state = seen(MovingAverage(), [np.float32([-1, 4]), np.float32([[0, 0], [-5, 1]]), np.float32([2, 3])])
+    assert MovingAverage().limits(state, UINT8, False) == (-4 / 3, 8 / 3)
+    state.update(np.zeros((0, 3), np.float32))  # no value is no sample
+    assert state.samples == 3
+
+
+def test_a_moving_average_rounds_nothing_on_the_way():
+    values = np.float32([3e38, 1e-45, -3e38, 1.0, 2.0**-149])  # a sum in float would keep the largest alone
+    state = seen(MovingAverage(), [np.float32([v]) for v in values])
+    assert MovingAverage().limits(state, UINT8, False)[1] == (1.0 + 3 * 2.0**-149) / 5
+
+
+def test_divergence_is_its_definition():
+    # Codes 0 to 3 hold two bins each; the last two bins lie outside and are moved to the last bin inside.
+    params = QuantParams(np.float32(2), np.int32(0), IntType(2, signed=False))
+    centers = np.arange(10) - 0.5
+    counts = np.float64([1, 5, 3, 2, 2, 7, 1, 4, 6, 2])
+    assert np.rint(centers / 2).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    p = np.float64([1, 5, 3, 2, 2, 7, 1, 4 + 6 + 2])
+    q = np.float64([3, 3, 2.5, 2.5, 4.5, 4.5, 2.5, 2.5])  # what lies outside is not in it
+    p, q = p / p.sum(), q / q.sum()
+    # Ten float64 terms of size one.
+    np.testing.assert_allclose(divergence(centers, counts, params), (p * np.log(p / q)).sum(), rtol=1e-12)
+
+
+SHAPES = {
+    "signed": lambda x: x,
+    "after a Relu": lambda x: np.maximum(x, 0),
+    "after a negated Relu": lambda x: -np.maximum(x, 0),
+    "one long tail": lambda x: np.where(x > 0, x, x / 50).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_entropy_truly_searches(shape, symmetric, monkeypatch):
+    """A histogram with as few bins as codes leaves one candidate, min-max: onnxruntime issue 9597."""
+    x = SHAPES[shape](np.random.default_rng(4).standard_t(3, size=50_000).astype(np.float32))
+    tried = set()
+
+    def recorded(centers, counts, params):
+        tried.add((float(params.scale), int(params.zero_point)))
+        return divergence(centers, counts, params)
+
+    monkeypatch.setattr("eightbit.quant.calibrators.divergence", recorded)
+    state = seen(Entropy(), [x])
+    lo, hi = Entropy().limits(state, UINT8, symmetric)
+    assert len(tried) >= 50
+    assert max(-lo, hi) < 0.8 * np.abs(x).max()
+    monkeypatch.undo()
+    keep = state.counts > 0
+
+    def error(lo, hi):
+        params = params_from_range(lo, hi, UINT8, symmetric=symmetric)
+        return divergence(state.centers[keep], state.counts[keep].astype(float), params)
+
+    assert error(lo, hi) < 0.8 * error(float(x.min()), float(x.max()))
+
+
+def test_entropy_refuses_more_codes_than_its_bins_can_tell_apart():
+    state = seen(Entropy(), [np.float32([1, 2])])
+    with pytest.raises(QuantizationError, match=r"4096 bins for the codes of uint16: .* use MSE\(\)"):
+        Entropy().limits(state, IntType(16, signed=False), False)
 
 
 @pytest.mark.parametrize("steps", [40, 100])
@@ -127,7 +212,7 @@ def test_mse_norm_above_two_clips_less():
 def test_row_limits_choose_for_each_row_alone():
     rows = np.random.default_rng(3).standard_t(3, size=(5, 400)).astype(np.float32)
     itype = IntType(4, signed=True, narrow=True)
-    for calibrator in (MinMax(), Percentile(99.0), MSE()):
+    for calibrator in (MinMax(), MovingAverage(), Percentile(99.0), MSE(), Entropy()):
         together = calibrator.row_limits(rows, itype)
         alone = [calibrator.row_limits(row[None], itype)[0] for row in rows]
         np.testing.assert_array_equal(together, alone)

@@ -9,7 +9,7 @@ from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.fold import prepare
 from eightbit.graph.run import FloatSession
 from eightbit.quant.calibrate import calibrate
-from eightbit.quant.observers import MSE, MinMax, Percentile
+from eightbit.quant.calibrators import MSE, MinMax, Percentile
 from eightbit.quant.placement import place
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights

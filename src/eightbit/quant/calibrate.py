@@ -16,7 +16,8 @@ from eightbit.arith.affine import QuantParams, params_from_range
 from eightbit.errors import CalibrationError
 from eightbit.graph.feeds import samples, specs
 from eightbit.graph.run import FloatSession
-from eightbit.quant.observers import Calibrator, Limits, State
+from eightbit.quant.calibrators import Calibrator
+from eightbit.quant.observers import Limits, State
 from eightbit.quant.recipe import Activations
 
 Progress = Callable[[str, int], None]

@@ -1,23 +1,19 @@
-"""Calibrators: what a stream of activations tells about the range to give them.
+"""What calibration keeps of a stream of activations: the states that a calibrator reads its range off.
 
-In: arrays of one tensor's values, in any number of pieces. Out: the limits (lo, hi) that its codes shall span.
-Each calibrator is two things: a small frozen *choice* (`MinMax()`, `Percentile(99.99)`, `MSE()`), which a recipe
-holds, and a *state* that the stream fills (`Extremes`, `Histogram`). A state takes constant memory and holds exact
-sums: the result does not depend on how the stream was cut into batches, nor on their order, and `a.merge(b)`
-equals having seen both. Chapter 5 sets the choices against each other.
+In: arrays of one tensor's values, in any number of pieces. A state takes constant memory and holds exact sums: it does
+not depend on the order of what it saw, and `a.merge(b)` equals having seen both, so that shards of the data can be
+calibrated apart, on processes or machines, and joined. `calibrators` holds the choices made from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import IntType, params_from_range
-from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.errors import CalibrationError
 
 HALF = 4096
 """Bins on each side of zero. The largest magnitude seen always lies beyond bin HALF / 2."""
@@ -44,6 +40,44 @@ class Extremes:
     def merge(self, other: Extremes) -> Extremes:
         """A new state that has seen what both have seen."""
         return Extremes(min(self.lo, other.lo), max(self.hi, other.hi))
+
+
+ULP_BITS = 149
+"""Every float32 is a whole number of 2**-149, the smallest subnormal."""
+
+
+@dataclass
+class MeanExtremes:
+    """The extremes of each sample, summed: one `update` is one sample.
+
+    The sums are Python integers in units of 2**-149, in which every float32 is whole; so they are exact, and neither
+    the order of the samples nor the joining of shards rounds anything.
+    """
+
+    lo_sum: int = 0
+    hi_sum: int = 0
+    samples: int = 0
+
+    def update(self, x: NDArray[np.float32]) -> None:
+        """Take in one sample's float32 values, any shape; a NaN or Inf raises CalibrationError."""
+        one = Extremes()
+        one.update(x)
+        if x.size:
+            self.lo_sum += int(np.ldexp(one.lo, ULP_BITS))  # below 2**278: exact in float64, and then in int
+            self.hi_sum += int(np.ldexp(one.hi, ULP_BITS))
+            self.samples += 1
+
+    def merge(self, other: MeanExtremes) -> MeanExtremes:
+        """A new state that has seen what both have seen."""
+        return MeanExtremes(
+            self.lo_sum + other.lo_sum, self.hi_sum + other.hi_sum, self.samples + other.samples
+        )
+
+    @property
+    def means(self) -> Limits:
+        """The mean smallest and the mean largest value of a sample, each rounded once to float64."""
+        units = self.samples << ULP_BITS
+        return self.lo_sum / units, self.hi_sum / units
 
 
 @dataclass
@@ -126,149 +160,3 @@ class State(Protocol):
 
     def merge(self, other: Any) -> Any:
         """A new state that has seen what both have seen."""
-
-
-class Calibrator(Protocol):
-    """The choice of a range: makes a state, and reads the limits off it."""
-
-    def state(self) -> State:
-        """An empty state for one tensor's stream."""
-
-    def limits(self, state: Any, itype: IntType, symmetric: bool) -> Limits:
-        """The range (lo, hi) for codes of `itype`; CalibrationError if the state has seen nothing."""
-
-    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
-        """The same choice for weights: the largest magnitude (C,) that the codes of each row of (C, K) shall span."""
-
-
-@dataclass(frozen=True)
-class MinMax:
-    """Everything seen fits: no value is clipped, and one outlier coarsens all the others."""
-
-    def state(self) -> Extremes:
-        """An empty state."""
-        return Extremes()
-
-    def limits(self, state: Extremes, itype: IntType, symmetric: bool) -> Limits:
-        """The range (lo, hi); see the class."""
-        return _seen(state)
-
-    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
-        """The largest magnitude of each row's codes, (C,); see the class."""
-        return np.abs(rows).max(axis=1).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Percentile:
-    """The middle `keep` per cent of the values fit; half of the rest is clipped at each end.
-
-    The cut falls on a bin's edge and never beyond the extremes. Source: Wu et al. 2020, arXiv 2004.09602, section 3.3.
-    """
-
-    keep: float = 99.999
-
-    def __post_init__(self) -> None:
-        if not 0 < self.keep <= 100:
-            raise QuantizationError(f"Percentile(keep={self.keep}): keep must lie in (0, 100]")
-
-    def state(self) -> Histogram:
-        """An empty state."""
-        return Histogram()
-
-    def limits(self, state: Histogram, itype: IntType, symmetric: bool) -> Limits:
-        """The range (lo, hi); see the class."""
-        lo, hi = _seen(state.extremes)
-        if state.exponent is None:
-            return lo, hi
-        counts = state.counts.copy()
-        counts[HALF] += state.zeros
-        below = np.cumsum(counts)
-        tail = int(below[-1]) * (1 - self.keep / 100) / 2
-        width = 2.0**state.exponent
-        first = int(np.searchsorted(below, tail, side="right"))
-        last = int(np.searchsorted(below, below[-1] - tail, side="left"))
-        return max(lo, (first - HALF) * width), min(hi, (last + 1 - HALF) * width)
-
-    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
-        """The largest magnitude of each row's codes, (C,); see the class."""
-        return np.percentile(np.abs(rows), self.keep, axis=1).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class MSE:
-    """The limits that make the mean squared error of the codes smallest, found by a search on the histogram.
-
-    Candidates shrink each end in `steps` steps from the extremes to a twentieth of them, first both ends alike, then
-    one at a time. Source: Nagel et al. 2021, arXiv 2106.08295, equation 19; `norm` 2.4 as in Choukroun et al.'s and
-    later implementations weighs large errors more than the plain square.
-    """
-
-    steps: int = 100
-    norm: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 2 or self.norm <= 0:
-            raise QuantizationError(
-                f"MSE(steps={self.steps}, norm={self.norm}): steps >= 2 and norm > 0 are needed"
-            )
-
-    def state(self) -> Histogram:
-        """An empty state."""
-        return Histogram()
-
-    def limits(self, state: Histogram, itype: IntType, symmetric: bool) -> Limits:
-        """The range (lo, hi); see the class."""
-        lo, hi = _seen(state.extremes)
-        if state.exponent is None:
-            return lo, hi
-        centers, counts = state.occupied()
-        fractions = np.linspace(1.0, 0.05, self.steps)
-
-        def error(lo: float, hi: float) -> float:
-            return code_error(centers, counts, lo, hi, itype, symmetric, self.norm)
-
-        def best(candidates: Iterable[Limits]) -> Limits:
-            return min(candidates, key=lambda limits: error(*limits))
-
-        if lo >= 0 or hi <= 0 or symmetric:
-            return best((lo * f, hi * f) for f in fractions)
-        limits = best((lo * f, hi * f) for f in fractions)
-        for _ in range(2):
-            limits = best((lo * f, limits[1]) for f in fractions)
-            limits = best((limits[0], hi * f) for f in fractions)
-        return limits
-
-    def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
-        """The largest magnitude of each row's codes, (C,); see the class."""
-        largest = np.abs(rows).max(axis=1)
-        best = np.full(len(rows), np.inf)
-        limit = largest.copy()
-        for fraction in np.linspace(1.0, 0.2, self.steps, dtype=np.float32):
-            step = np.maximum(largest * fraction / itype.qmax, np.finfo(np.float32).tiny)[:, None]
-            error = np.abs(rows - np.clip(np.rint(rows / step), itype.qmin, itype.qmax) * step)
-            total = (error**self.norm).sum(axis=1, dtype=np.float64)
-            limit = np.where(total < best, largest * fraction, limit)
-            best = np.minimum(total, best)
-        return limit.astype(np.float64)
-
-
-def code_error(
-    x: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    lo: float,
-    hi: float,
-    itype: IntType,
-    symmetric: bool,
-    norm: float = 2.0,
-) -> float:
-    """Sum of `weight * |x - dequantize(quantize(x))| ** norm` over values `x` (N,), codes spanning [lo, hi]."""
-    params = params_from_range(lo, hi, itype, symmetric=symmetric)
-    scale, zero_point = float(params.scale), int(params.zero_point)
-    codes = np.clip(np.rint(x / scale) + zero_point, itype.qmin, itype.qmax)
-    return float(weight @ np.abs(x - (codes - zero_point) * scale) ** norm)
-
-
-def _seen(extremes: Extremes) -> Limits:
-    if extremes.lo > extremes.hi:
-        raise CalibrationError("no value was seen; give at least one calibration sample")
-    return extremes.lo, extremes.hi

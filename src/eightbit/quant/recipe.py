@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
-from eightbit.quant.observers import Calibrator, MinMax
+from eightbit.quant.calibrators import Calibrator, MinMax
 from eightbit.quant.rounding import Nearest, Rounding
 
 

@@ -5,7 +5,8 @@
     [weights]
     bits = 8
     granularity = "per-channel"                     # or "per-tensor"
-    range = "mse"                                   # or "minmax", or { name = "percentile", keep = 99.99 }
+    range = "mse"                                   # "minmax", "moving-average", "entropy" or
+                                                    # { name = "percentile", keep = 99.99 }
     rounding = "gptq"                               # or "nearest", "adaround"
 
     [activations]
@@ -28,14 +29,20 @@ from pathlib import Path
 from typing import Any
 
 from eightbit.errors import QuantizationError
-from eightbit.quant.observers import MSE, MinMax, Percentile
+from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
 from eightbit.quant.recipe import Activations, Keep, PerChannel, PerTensor, Recipe, Weights
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
 _CHOICES: dict[str, dict[str, type]] = {
     "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel},
-    "range": {"minmax": MinMax, "percentile": Percentile, "mse": MSE},
+    "range": {
+        "minmax": MinMax,
+        "moving-average": MovingAverage,
+        "percentile": Percentile,
+        "mse": MSE,
+        "entropy": Entropy,
+    },
     "rounding": {"nearest": Nearest, "gptq": GPTQ, "adaround": AdaRound},
 }
 
