@@ -9,7 +9,7 @@ from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.fold import prepare
 from eightbit.graph.run import FloatSession
 from eightbit.quant.calibrate import calibrate
-from eightbit.quant.calibrators import MSE, MinMax, Percentile
+from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
 from eightbit.quant.placement import place
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
@@ -230,7 +230,7 @@ def test_sigmoid_and_softmax_have_the_range_of_their_formula():
 
 def test_calibration_is_one_answer_for_every_split():
     model, names = residual(), ("x", "r", "y")
-    for choice in (MinMax(), Percentile(99), MSE(steps=10)):
+    for choice in (MinMax(), MovingAverage(), Percentile(99), MSE(steps=10), Entropy(steps=10)):
         whole = calibrate(model, names, DATA, choice)
         halves = calibrate(model, names, [DATA[:1], DATA[1:5], (DATA[5:], "label")], choice)
         merged = [calibrate(model, names, part, choice) for part in (DATA[4:], DATA[:4])]
@@ -271,3 +271,26 @@ def test_a_graph_with_nothing_to_quantize_says_what_it_holds():
         quantize_graph(
             named(graph("g (float[N,3] x) => (float[N,3] y) { y = Erf (x) }")), normal(1, 3), Recipe()
         )
+
+
+def test_masks_stay_in_float_and_scores_leave_the_integers_without_rounding():
+    body = """g (float[N,6,8] x, bool[N,6,6] m) => (float[N,6,8] y) {
+        q = MatMul (x, wq)
+        k = MatMul (x, wk)
+        t = Transpose <perm=[0,2,1]> (k)
+        s = MatMul (q, t)
+        mask = Where (m, zero, low)
+        a = Add (s, mask)
+        p = Softmax (a)
+        y = MatMul (p, k)
+    }"""
+    model = named(graph(body, wq=normal(8, 8), wk=normal(8, 8), zero=ZERO, low=np.float32(-3e38)))
+    data = {"x": normal(4, 6, 8), "m": np.tril(np.ones((4, 6, 6), bool))}
+    q, placement, params = quantize_graph(model, data, Recipe())
+    reasons = {i.node: i.reason for i in placement.islands}
+    assert reasons["a"] == "one of its inputs is a mask, not a signal"
+    assert reasons["p"] == "none of its inputs comes from an integer op"
+    assert "s" not in params
+    assert ("MatMulIntegerToFloat") in {op for op, _ in optimized_ops(q)}
+    float_y, int_y = (FloatSession(g).run(data)["y"] for g in (model, q))
+    assert ((int_y - float_y) ** 2).sum() < 1e-2 * (float_y**2).sum()

@@ -31,8 +31,13 @@ class IntType:
     narrow: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 32:
-            raise QuantizationError(f"an integer type of {self.bits} bits is not supported; choose 2 to 32")
+        most = 32 if self.signed else 31  # zero points are int32
+        if not 2 <= self.bits <= most:
+            raise QuantizationError(f"{self.name} is not supported; choose 2 to {most} bits")
+        if self.narrow and not self.signed:
+            raise QuantizationError(
+                f"narrow drops the most negative code, and {self.name} has none; leave it out"
+            )
 
     @property
     def qmin(self) -> int:
@@ -64,12 +69,13 @@ INT32 = IntType(32, signed=True)
 UINT8 = IntType(8, signed=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantParams:
     """Scale and zero point: one pair for a tensor, or one for each index along `axis`.
 
-    `scale` float32 and `zero_point` int32 are () without an axis and (C,) with one. Raises QuantizationError for a
-    scale that is not a positive, normal, finite float32, or a zero point that is no code of `itype`.
+    `scale` float32 and `zero_point` int32 are () without an axis and (C,) with one; they are read-only copies.
+    Equal parameters compare equal and hash alike. Raises QuantizationError for a scale that is not a positive, normal,
+    finite float32, or a zero point that is no code of `itype`.
     """
 
     scale: NDArray[np.float32]
@@ -78,31 +84,53 @@ class QuantParams:
     axis: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", np.asarray(self.scale, np.float32))
-        object.__setattr__(self, "zero_point", np.asarray(self.zero_point, np.int32))
+        with np.errstate(over="ignore"):  # a scale beyond float32 is Inf, and refused below
+            scale = np.array(self.scale, np.float32)
+        zero_point = np.asarray(self.zero_point)
         rank = 0 if self.axis is None else 1
-        if self.scale.ndim != rank or self.scale.shape != self.zero_point.shape:
+        if scale.ndim != rank or scale.shape != zero_point.shape:
             raise QuantizationError(
-                f"scale {self.scale.shape} and zero point {self.zero_point.shape} must both be "
+                f"scale {scale.shape} and zero point {zero_point.shape} must both be "
                 f"{'scalars' if rank == 0 else f'vectors along axis {self.axis}'}"
             )
-        bad = ~(np.isfinite(self.scale) & (self.scale >= TINY))
+        bad = ~(np.isfinite(scale) & (scale >= TINY))
         if bad.any():
-            found = np.atleast_1d(self.scale)[np.atleast_1d(bad)][0]
             raise QuantizationError(
-                f"scale {found} is not a positive normal float32; widen the range it comes from"
+                f"scale {scale[bad][0]} is not a positive normal float32; widen the range it comes from"
             )
-        low, high = self.itype.qmin, self.itype.qmax
-        if ((self.zero_point < low) | (self.zero_point > high)).any():
-            raise QuantizationError(f"zero point {self.zero_point} lies outside the codes {low} to {high}")
+        if zero_point.dtype.kind not in "iu":
+            raise QuantizationError(f"zero point {zero_point} is {zero_point.dtype}; give an integer")
+        outside = (zero_point < self.itype.qmin) | (zero_point > self.itype.qmax)
+        if outside.any():
+            raise QuantizationError(
+                f"zero point {zero_point[outside][0]} lies outside the codes {self.itype.qmin} to {self.itype.qmax}"
+            )
+        codes = np.array(zero_point, np.int32)
+        for array in (scale, codes):
+            array.setflags(write=False)
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "zero_point", codes)
 
-    def along(self, ndim: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Scale and zero point shaped to broadcast with an array of `ndim` axes."""
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, QuantParams) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[bytes, bytes, IntType, int | None]:
+        return self.scale.tobytes(), self.zero_point.tobytes(), self.itype, self.axis
+
+    def along(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Scale and zero point shaped to broadcast with an array of `shape`; QuantizationError if they do not fit."""
         if self.axis is None:
             return self.scale, self.zero_point
-        shape = [1] * ndim
-        shape[self.axis] = -1
-        return self.scale.reshape(shape), self.zero_point.reshape(shape)
+        if not -len(shape) <= self.axis < len(shape) or shape[self.axis] != self.scale.size:
+            raise QuantizationError(
+                f"an array of shape {shape} does not have {self.scale.size} channels along axis {self.axis}"
+            )
+        channels = [1] * len(shape)
+        channels[self.axis] = -1
+        return self.scale.reshape(channels), self.zero_point.reshape(channels)
 
 
 def params_from_range(
@@ -152,24 +180,37 @@ def quantize(x: ArrayLike, params: QuantParams) -> NDArray[np.integer]:
     >>> quantize([-0.5, 0.5, 1.5, 2.5, np.inf], QuantParams(np.float32(1), np.int32(0), INT8)).tolist()
     [0, 0, 2, 2, 127]
     """
-    values = np.asarray(x, np.float32)
-    scale, zero_point = params.along(values.ndim)
-    low, high = params.itype.qmin - zero_point, params.itype.qmax - zero_point
-    with np.errstate(over="ignore"):  # x / s beyond float32 is Inf, and saturates
-        steps = values / scale
-    steps = np.where(np.isnan(steps), low, steps)
-    # float64 holds every int32 code; the quotient itself was rounded to float32 above.
-    return (np.rint(np.clip(steps.astype(np.float64), low, high)) + zero_point).astype(params.itype.dtype)
+    with np.errstate(over="ignore"):  # beyond float32 x or x / s is Inf, and saturates
+        values = np.asarray(x, np.float32)
+        scale, zero_point = params.along(values.shape)
+        steps = np.asarray(values / scale)
+    if params.itype.bits > 16:  # float32 holds q and q - z of narrower types exactly
+        steps = steps.astype(np.float64)
+    z = zero_point.astype(steps.dtype)
+    np.fmax(
+        steps, params.itype.qmin - z, out=steps
+    )  # fmax, not maximum: of NaN and a number it takes the number
+    np.fmin(steps, params.itype.qmax - z, out=steps)
+    np.rint(steps, out=steps)
+    np.add(steps, z, out=steps)
+    return steps.astype(params.itype.dtype)
 
 
 def dequantize(q: ArrayLike, params: QuantParams) -> NDArray[np.float32]:
     """Codes to the real numbers they stand for, `s (q - z)`, in float32; any shape.
 
-    Source: ONNX Runtime's DequantizeLinear: the difference is taken in int32, the product in float32.
+    Raises QuantizationError for codes that are not integers.
+    Source: ONNX Runtime's DequantizeLinear: the difference is an integer, the product is taken in float32.
+
+    >>> dequantize(np.array([0, 64, 255], np.uint8), QuantParams(np.float32(0.5), np.int32(64), UINT8)).tolist()
+    [-32.0, 0.0, 95.5]
     """
     codes = np.asarray(q)
-    scale, zero_point = params.along(codes.ndim)
-    return np.asarray((codes.astype(np.int64) - zero_point).astype(np.float32) * scale)
+    if codes.dtype.kind not in "iu":
+        raise QuantizationError(f"codes are integers; found {codes.dtype}; quantize real numbers first")
+    scale, zero_point = params.along(codes.shape)
+    wide = np.int32 if codes.dtype.itemsize <= 2 else np.int64  # either holds every difference
+    return np.asarray(np.subtract(codes, zero_point, dtype=wide).astype(np.float32) * scale)
 
 
 def fake_quantize(x: ArrayLike, params: QuantParams) -> NDArray[np.float32]:
@@ -180,7 +221,8 @@ def fake_quantize(x: ArrayLike, params: QuantParams) -> NDArray[np.float32]:
 def sqnr_db(reference: ArrayLike, actual: ArrayLike) -> float:
     """Signal to quantization noise in decibels: 10 log10(sum reference² / sum (actual - reference)²).
 
-    Infinite for equal arrays. Raises QuantizationError for shapes that differ.
+    Infinite for equal arrays. Raises QuantizationError for shapes that differ, for empty arrays, and for NaN or Inf.
+    Source: Widrow and Kollár, Quantization Noise, 2008.
 
     >>> round(sqnr_db([1.0, 2.0], [1.1, 2.0]), 2)
     26.99
@@ -188,6 +230,10 @@ def sqnr_db(reference: ArrayLike, actual: ArrayLike) -> float:
     a, b = np.asarray(reference, np.float64), np.asarray(actual, np.float64)
     if a.shape != b.shape:
         raise QuantizationError(f"cannot compare shapes {a.shape} and {b.shape}")
+    if a.size == 0 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise QuantizationError(
+            "signal to noise needs values, all finite; found none, or NaN or Inf among them"
+        )
     signal, noise = float((a * a).sum()), float(((b - a) ** 2).sum())
     if noise == 0:
         return float("inf")

@@ -44,7 +44,7 @@ def round_half_even(x: ArrayLike) -> Int64:
     >>> round_half_even([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]).tolist()
     [-2, -2, 0, 0, 2, 2]
     """
-    return np.rint(np.asarray(x, np.float64)).astype(np.int64)
+    return np.rint(_finite(x)).astype(np.int64)
 
 
 def round_half_away(x: ArrayLike) -> Int64:
@@ -53,7 +53,7 @@ def round_half_away(x: ArrayLike) -> Int64:
     >>> round_half_away([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]).tolist()
     [-3, -2, -1, 1, 2, 3]
     """
-    values = np.asarray(x, np.float64)
+    values = _finite(x)
     magnitude = np.abs(values)
     whole = np.floor(magnitude)
     return np.copysign(whole + (magnitude - whole >= 0.5), values).astype(np.int64)
@@ -65,16 +65,24 @@ def round_half_up(x: ArrayLike) -> Int64:
     >>> round_half_up([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]).tolist()
     [-2, -1, 0, 1, 2, 3]
     """
-    values = np.asarray(x, np.float64)
+    values = _finite(x)
     whole = np.floor(values)
     return (whole + (values - whole >= 0.5)).astype(np.int64)
 
 
+def _finite(x: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(x, np.float64)
+    fits = np.abs(values) < 2.0**63  # False for NaN, too
+    if not fits.all():
+        raise QuantizationError(f"{values[~fits][0]} cannot be rounded to an int64")
+    return values
+
+
 def quantize_multiplier(real: ArrayLike) -> tuple[Int32, Int32]:
-    """A positive real multiplier as `m * 2**(shift - 31)`, m in [2**30, 2**31) int32; zero below 2**-31.
+    """A positive real multiplier as `m * 2**(shift - 31)`, m in [2**30, 2**31) int32; zero below 2**-32.
 
     `real` has any shape; both results have it too. A significand that rounds up to 2**31 is halved and the shift
-    raised. Raises QuantizationError for a value that is negative, not finite or 2**31 and above.
+    raised. Raises QuantizationError for a value that is negative, not finite, or 2**30 and above.
     Source: TensorFlow Lite, `QuantizeMultiplier` in kernels/internal/quantization_util.cc.
 
     >>> m, shift = quantize_multiplier(0.75)
@@ -94,7 +102,7 @@ def quantize_multiplier(real: ArrayLike) -> tuple[Int32, Int32]:
         raise QuantizationError(
             f"multiplier {value.max()} is too large for 31 bits and a shift of at most 30"
         )
-    tiny = shift < -31
+    tiny = shift < -31  # so that no right shift exceeds 31; the product with any int32 is then below 1/2
     return np.where(tiny, 0, m).astype(np.int32), np.where(tiny, 0, shift).astype(np.int32)
 
 
@@ -127,17 +135,30 @@ def rdpot(x: ArrayLike, exponent: ArrayLike) -> Int32:
 
 
 def requantize_a(
-    acc: Int32, multiplier: ArrayLike, zero_point: ArrayLike, itype: IntType
+    acc: NDArray[np.generic],
+    multiplier: ArrayLike,
+    zero_point: ArrayLike,
+    itype: IntType,
+    *,
+    out: NDArray[np.integer] | None = None,
 ) -> NDArray[np.integer]:
     """Family A: `RNE(clip(f32(acc) * M, qmin - z, qmax - z)) + z`, the product in float32.
 
-    `acc` int32 of any shape; `multiplier` float32 and `zero_point` broadcast with it; codes of `itype` come back.
+    `acc` of any shape is int32, or a float type that holds the same integers; `multiplier` float32 and `zero_point`
+    broadcast with it; codes of `itype`, of at most 16 bits, come back, in `out` if given.
     Source: ONNX Runtime, `MlasRequantizeOutput` in mlas/lib/quantize.cpp.
+
+    >>> requantize_a(np.array([-3, -1, 1, 3, 999], np.int32), 0.5, 0, IntType(8, signed=True)).tolist()
+    [-2, 0, 0, 2, 127]
     """
     z = np.asarray(zero_point, np.float32)
-    scaled = acc.astype(np.float32) * np.asarray(multiplier, np.float32)
+    scaled = np.asarray(np.asarray(acc).astype(np.float32) * np.asarray(multiplier, np.float32))
     np.clip(scaled, itype.qmin - z, itype.qmax - z, out=scaled)
-    return (np.rint(scaled, out=scaled) + z).astype(itype.dtype)
+    np.rint(scaled, out=scaled)
+    np.add(scaled, z, out=scaled)
+    codes = np.empty(scaled.shape, itype.dtype) if out is None else out
+    np.copyto(codes, scaled, casting="unsafe")  # in range by the clip above
+    return codes
 
 
 def requantize_b(x: ArrayLike, zero_point: ArrayLike, itype: IntType) -> NDArray[np.integer]:
@@ -145,9 +166,13 @@ def requantize_b(x: ArrayLike, zero_point: ArrayLike, itype: IntType) -> NDArray
 
     `x` float32 in steps of the output's scale; codes of `itype` come back.
     Source: ONNX Runtime, `MlasQLinearAdd` in mlas/lib/qladd.cpp; the ONNX reference of QuantizeLinear rounds first.
+
+    >>> int8 = IntType(8, signed=True)
+    >>> requantize_b([0.5, 1.5], 1, int8).tolist(), requantize_a(np.array([1, 3]), 0.5, 1, int8).tolist()
+    ([2, 2], [1, 3])
     """
     shifted = np.asarray(x, np.float32) + np.asarray(zero_point, np.float32)
-    return np.rint(np.clip(shifted, itype.qmin, itype.qmax)).astype(itype.dtype)
+    return np.asarray(np.rint(np.clip(shifted, itype.qmin, itype.qmax)).astype(itype.dtype))
 
 
 def requantize_c(
@@ -155,8 +180,12 @@ def requantize_c(
 ) -> NDArray[np.integer]:
     """Family C: `RDPOT(SRDHM(acc << max(shift, 0), m), max(-shift, 0)) + z`, saturated: two roundings.
 
-    `multiplier` and `shift` come from `quantize_multiplier` and broadcast with `acc` int32.
+    `multiplier` and `shift` come from `quantize_multiplier` and broadcast with `acc` int32. A left shift that leaves
+    int32, undefined in C, saturates here: the code it leads to is an end of the range either way.
     Source: TensorFlow Lite, `MultiplyByQuantizedMultiplier` in kernels/internal/common.h.
+
+    >>> requantize_c([-3, 3], *quantize_multiplier(0.5), 0, IntType(8, signed=True)).tolist()  # -1.5 and 1.5
+    [-1, 2]
     """
     left, right = np.maximum(shift, 0), np.maximum(np.negative(shift), 0)
     wide = np.asarray(acc, np.int64) << np.asarray(left, np.int64)
@@ -171,6 +200,9 @@ def requantize_d(
 
     `multiplier` and `shift` come from `quantize_multiplier` and broadcast with `acc` int32.
     Source: TensorFlow Lite with TFLITE_SINGLE_ROUNDING, kernels/internal/common.h.
+
+    >>> requantize_d([-3, 3], *quantize_multiplier(0.5), 0, IntType(8, signed=True)).tolist()  # -1.5 and 1.5
+    [-1, 2]
     """
     total = 31 - np.asarray(shift, np.int64)
     product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)

@@ -45,9 +45,9 @@ def fold_batchnorm(model: ir.Model) -> int:
         shift = beta - mean * scale
         source = node.inputs[0]
         assert source is not None
-        layer = _layer_before(source)
+        layer = layer_before(source)
         if layer is not None and len(scale) == _channels(layer):
-            _absorb(layer, scale, shift)
+            absorb(layer, scale, shift)
             bypass(node, source)
             count += 1
         elif (axes := rank(source)) is not None and axes >= 2:
@@ -66,7 +66,7 @@ def fold_constant_affine(model: ir.Model) -> int:
             source, operand = node.inputs[index], constant(node.inputs[1 - index])
             if source is None or operand is None or (index == 1 and node.op_type == "Div"):
                 continue
-            layer = _layer_before(source)
+            layer = layer_before(source)
             vector = None if layer is None else _per_channel(operand, layer)
             if layer is None or vector is None:
                 continue
@@ -79,7 +79,7 @@ def fold_constant_affine(model: ir.Model) -> int:
                 shift = vector if node.op_type == "Add" or index == 1 else -vector
                 scale = -scale if node.op_type == "Sub" and index == 1 else scale
             if bypass(node, source):
-                _absorb(layer, scale, shift)
+                absorb(layer, scale, shift)
                 count += 1
             break
     return count
@@ -140,7 +140,7 @@ def unshare_biases(model: ir.Model) -> int:
     return count
 
 
-def _layer_before(value: ir.Value) -> ir.Node | None:
+def layer_before(value: ir.Value) -> ir.Node | None:
     """The layer with constant float weights whose only reader is the caller's node."""
     layer = value.producer()
     if layer is None or not is_op(layer, *LINEAR) or sole_consumer(value) is None:
@@ -180,7 +180,8 @@ def _per_channel(operand: np.ndarray, layer: ir.Node) -> np.ndarray | None:
     return np.broadcast_to(operand.reshape(-1).astype(np.float64), (channels,))
 
 
-def _absorb(layer: ir.Node, scale: np.ndarray, shift: np.ndarray) -> None:
+def absorb(layer: ir.Node, scale: np.ndarray, shift: np.ndarray) -> None:
+    """Let a layer compute `scale * itself + shift`, both (output channels,), in place."""
     weight, bias = constant(layer.inputs[1]), constant(input_at(layer, 2))
     assert weight is not None
     if not (scale == 1).all():

@@ -8,20 +8,22 @@ is a float island, and is listed with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
-from eightbit.graph.model import attribute, constant, input_at, sole_consumer
+from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
 from eightbit.quant.recipe import Recipe
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 INTEGER = {"Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "Concat"}
 MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad"}
 CLAMPS = {"Relu", "Clip"}
+MASKS = ("Where", "Cast")
+"""Ops that make masks: tensors of a few extreme values, which no scale fits."""
 FIXED_LIMITS = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 """Outputs whose limits are known without data."""
 
@@ -68,45 +70,117 @@ def place(model: ir.Model, recipe: Recipe) -> Placement:
                 f"override {pattern!r} matches no node; the graph has {', '.join(names[:8])}"
                 + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             )
-    layers: list[str] = []
-    integer: list[str] = []
-    clamps: list[ir.Node] = []
-    moves: list[ir.Node] = []
-    islands: list[Island] = []
-    absorbed: dict[str, str] = {}
-    marked: set[str] = set()
+    draft = _Draft(recipe)
     for node in model.graph:
-        reason = _refusal(node, recipe)
-        if reason is None and node.op_type in MOVES:
-            moves.append(node)
-        elif reason is None and node.op_type in CLAMPS:
-            before = None if recipe.activations.symmetric else _absorber(node, layers, integer)
+        draft.put(node)
+    return draft.finished(model)
+
+
+@dataclass
+class _Draft:
+    """A placement under construction, one node after another in topological order."""
+
+    recipe: Recipe
+    layers: list[str] = field(default_factory=list)
+    integer: list[str] = field(default_factory=list)
+    clamps: list[ir.Node] = field(default_factory=list)
+    moves: list[ir.Node] = field(default_factory=list)
+    islands: list[Island] = field(default_factory=list)
+    absorbed: dict[str, str] = field(default_factory=dict)
+    marked: set[str] = field(default_factory=set)  # tensors that some integer node reads or writes
+    computed: set[str] = field(
+        default_factory=set
+    )  # tensors that come out of integer nodes, or moves of them
+
+    def put(self, node: ir.Node) -> None:
+        """Decide for one node; those before it are decided."""
+        reason = _refusal(node, self.recipe) or self._poor_company(node)
+        out = _name(node.outputs[0])
+        if reason is not None:
+            self.islands.append(Island(_name(node), node.op_type, reason))
+        elif node.op_type in MOVES:
+            self.moves.append(node)
+            if _name(node.inputs[0]) in self.computed:
+                self.computed.add(out)
+        elif node.op_type in CLAMPS:
+            before = None if self.recipe.codes.symmetric else self._absorber(node)
             if before is None:
-                clamps.append(node)
+                self.clamps.append(node)
             else:
-                absorbed[_name(node)] = before
-                marked.discard(_name(node.inputs[0]))
-                marked.add(_name(node.outputs[0]))
-        elif reason is None:
-            (layers if is_layer(node) else integer).append(_name(node))
-            marked.update(_name(value) for value in activations(node))
-            marked.add(_name(node.outputs[0]))
+                self.absorbed[_name(node)] = before
+                self.marked.discard(_name(node.inputs[0]))
+                self.marked.add(out)
+            self.computed.add(out)
         else:
-            islands.append(Island(_name(node), node.op_type, reason))
-    sources = _spread(marked, moves)
-    for node in clamps:  # a clamp that nothing absorbs runs on codes where its input has them
-        if _name(node.inputs[0]) in sources:
-            integer.append(_name(node))
-            sources.setdefault(_name(node.outputs[0]), _name(node.outputs[0]))
-        else:
-            islands.append(Island(_name(node), node.op_type, "its input is in float"))
-    sources = _spread(set(sources), moves)
-    carried = [node for node in moves if _name(node.inputs[0]) in sources]
-    left = [node for node in moves if node not in carried and _is_float(node.inputs[0])]
-    islands.extend(Island(_name(node), node.op_type, "its input is in float") for node in left)
-    return Placement(
-        tuple(layers), tuple(integer), tuple(_name(n) for n in carried), absorbed, sources, tuple(islands)
-    )
+            (self.layers if is_layer(node) else self.integer).append(_name(node))
+            self.marked.update(_name(value) for value in activations(node))
+            self.marked.add(out)
+            self.computed.add(out)
+
+    def _poor_company(self, node: ir.Node) -> str | None:
+        """Why an op on activations gains nothing from codes, or loses by them: what its inputs are."""
+        if node.op_type not in INTEGER or is_layer(node):
+            return None
+        inputs = list(activations(node))
+        if any(is_op(value.producer(), *MASKS) for value in inputs):
+            return "one of its inputs is a mask, not a signal"
+        if not any(value.is_graph_input() or _name(value) in self.computed for value in inputs):
+            return "none of its inputs comes from an integer op"
+        return None
+
+    def _absorber(self, clamp: ir.Node) -> str | None:
+        """The integer node whose saturation can do the clamp's work: it feeds the clamp and nothing else.
+
+        The output's range lies within the clamp's bounds, so its codes saturate at or before them. That needs bounds
+        with zero between them, because every range is widened to hold zero, and asymmetric codes (symmetric ones
+        would reach below a Relu's zero).
+        """
+        value = clamp.inputs[0]
+        producer = None if value is None else value.producer()
+        if value is None or producer is None or sole_consumer(value) is not clamp:
+            return None
+        lo, hi = clamp_bounds(clamp)
+        name = _name(producer)
+        return name if lo <= 0.0 <= hi and (name in self.layers or name in self.integer) else None
+
+    def finished(self, model: ir.Model) -> Placement:
+        """Settle what depends on nodes further down: outputs that may stay in float, clamps and moves left alone."""
+        self._release_outputs(model)
+        sources = _spread(self.marked, self.moves)
+        for node in self.clamps:  # a clamp that nothing absorbs runs on codes where its input has them
+            if _name(node.inputs[0]) in sources:
+                self.integer.append(_name(node))
+                sources.setdefault(_name(node.outputs[0]), _name(node.outputs[0]))
+            else:
+                self.islands.append(Island(_name(node), node.op_type, "its input is in float"))
+        sources = _spread(set(sources), self.moves)
+        carried = [node for node in self.moves if _name(node.inputs[0]) in sources]
+        left = [node for node in self.moves if node not in carried and _is_float(node.inputs[0])]
+        self.islands.extend(Island(_name(node), node.op_type, "its input is in float") for node in left)
+        carried_names = tuple(_name(node) for node in carried)
+        return Placement(
+            tuple(self.layers),
+            tuple(self.integer),
+            carried_names,
+            self.absorbed,
+            sources,
+            tuple(self.islands),
+        )
+
+    def _release_outputs(self, model: ir.Model) -> None:
+        """A Gemm or MatMul that only float nodes read scales its accumulators to float: one rounding less."""
+        inside = {*self.layers, *self.integer, *self.absorbed, *(_name(node) for node in self.clamps)}
+        moving = {_name(node) for node in self.moves}
+
+        def needed(value: ir.Value) -> bool:
+            if value.is_graph_output():
+                return True
+            nodes = [use.node for use in value.uses()]
+            return any(n.name in inside or (n.name in moving and needed(n.outputs[0])) for n in nodes)
+
+        for node in model.graph:
+            if is_op(node, "Gemm", "MatMul") and node.name in inside and not needed(node.outputs[0]):
+                self.marked.discard(_name(node.outputs[0]))
 
 
 def _refusal(node: ir.Node, recipe: Recipe) -> str | None:
@@ -198,24 +272,6 @@ def clamp_bounds(clamp: ir.Node) -> tuple[float, float]:
         return 0.0, float("inf")
     lo, hi = constant(input_at(clamp, 1)), constant(input_at(clamp, 2))
     return (-float("inf") if lo is None else float(lo)), (float("inf") if hi is None else float(hi))
-
-
-def _absorber(clamp: ir.Node, layers: list[str], integer: list[str]) -> str | None:
-    """The integer node whose saturation can do the clamp's work: it feeds the clamp and nothing else.
-
-    The output's range lies within the clamp's bounds, so its codes saturate at or before them. That needs bounds
-    with zero between them, because every range is widened to hold zero, and asymmetric codes (symmetric ones would
-    reach below a Relu's zero).
-    """
-    value = clamp.inputs[0]
-    producer = None if value is None else value.producer()
-    if value is None or producer is None or sole_consumer(value) is not clamp:
-        return None
-    lo, hi = clamp_bounds(clamp)
-    if not lo <= 0.0 <= hi:
-        return None
-    name = _name(producer)
-    return name if name in layers or name in integer else None
 
 
 def _spread(marked: set[str], moves: list[ir.Node]) -> dict[str, str]:
