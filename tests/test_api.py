@@ -18,6 +18,7 @@ PUBLIC = [
     "Activations",
     "PerTensor",
     "PerChannel",
+    "PerGroup",
     "FLOAT",
     "MinMax",
     "MovingAverage",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eightbit.inspection import inspect
     from eightbit.model import Model, QuantizedModel, load, open, quantize
     from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-    from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerTensor, Recipe, Weights
+    from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerGroup, PerTensor, Recipe, Weights
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ _HOME = {
     "Activations": "quant.recipe",
     "PerTensor": "quant.recipe",
     "PerChannel": "quant.recipe",
+    "PerGroup": "quant.recipe",
     "FLOAT": "quant.recipe",
     "MinMax": "quant.calibrators",
     "MovingAverage": "quant.calibrators",

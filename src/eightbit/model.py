@@ -79,7 +79,9 @@ class Report:
     recipe: Recipe
 
     def __str__(self) -> str:
-        lines = [f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"]
+        what = "weights quantized, activations in float" if self.recipe.weights_only else ""
+        counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
+        lines = [what or counted]
         return "\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)])
 
 
@@ -142,7 +144,8 @@ def quantize(
     """Turn a model into int8: weights, activations and biases, by `recipe` (default: `Recipe()`).
 
     `model` is what `load` returns or accepts. `calibration` holds inputs as the model takes them: one array, a dict,
-    or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset). A torch module without a `load` takes its
+    or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset); None will do for a recipe that looks at no
+    data (`activations=FLOAT`, rounding to the nearest). A torch module without a `load` takes its
     example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
     """
     if not isinstance(model, Model):

@@ -10,7 +10,7 @@ from eightbit.graph.run import FloatSession
 from eightbit.quant.calibrators import MSE
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import layer_moments
-from eightbit.quant.recipe import PerTensor, Recipe, Weights
+from eightbit.quant.recipe import PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.rounding import GPTQ
 from eightbit.quant.weights import BIAS_LIMIT, encode_layer, fit_scale
 from tests.graph.graphs import graph, normal
@@ -86,34 +86,33 @@ def encode(weight, bias=None, input_scale=0.01, recipe=None, moments=None, axis=
 def test_weights_come_back_within_half_a_step(seed, bits):
     weight = normal(5, 7, seed=seed)
     layer = encode(weight, recipe=Recipe(Weights(bits=bits)))
-    error = np.abs(layer.weight * layer.params.scale[:, None] - weight)
+    error = np.abs(layer.weight * layer.scale[:, None] - weight)
     # Half a step, and an ulp of the float32 scale for each of up to 127 steps.
-    assert (error <= layer.params.scale[:, None] * (0.5 + 127 * 2**-23)).all()
+    assert (error <= layer.scale[:, None] * (0.5 + 127 * 2**-23)).all()
     assert (
         np.abs(layer.weight).max(axis=1).tolist() == [2 ** (bits - 1) - 1] * 5
     )  # each channel uses its range
 
 
-def test_a_scale_for_each_channel_or_one_for_all():
-    weight = np.float32([[1, -2], [100, 50]])
-    np.testing.assert_array_equal(fit_scale(weight, 0, Weights()).scale, np.float32([2 / 127, 100 / 127]))
-    np.testing.assert_array_equal(fit_scale(weight, 1, Weights()).scale, np.float32([100 / 127, 50 / 127]))
-    whole = fit_scale(weight, 0, Weights(granularity=PerTensor()))
-    assert whole.axis is None
-    assert whole.scale == np.float32(100 / 127)
+def test_one_scale_for_all_for_each_channel_or_for_each_group():
+    weight = np.float32([[1, -2, 4], [100, 50, 0]])
+    np.testing.assert_array_equal(fit_scale(weight, Weights()), np.float32([4 / 127, 100 / 127]))
+    assert fit_scale(weight, Weights(granularity=PerTensor())) == np.float32(100 / 127)
+    groups = fit_scale(
+        weight, Weights(granularity=PerGroup(2))
+    )  # the dead group has the median of the living
+    np.testing.assert_array_equal(groups, np.float32([[2 / 127, 4 / 127], [100 / 127, 4 / 127]]))
 
 
 def test_the_range_of_weights_is_the_recipes_choice():
     weight = normal(4, 500)
-    assert (
-        fit_scale(weight, 0, Weights(bits=4, range=MSE())).scale < fit_scale(weight, 0, Weights(bits=4)).scale
-    ).all()
+    assert (fit_scale(weight, Weights(bits=4, range=MSE())) < fit_scale(weight, Weights(bits=4))).all()
 
 
 def test_channel_scales_may_span_six_orders_of_magnitude():
     weight = normal(3, 50) * np.float32([[1e-3], [1.0], [1e3]])
     layer = encode(weight, bias=np.float32([1e-3, 1.0, 1e3]))
-    back = layer.weight * layer.params.scale[:, None]
+    back = layer.weight * layer.scale[:, None]
     noise = ((back - weight) ** 2).sum(axis=1) / (weight**2).sum(axis=1)
     assert (noise < 1e-3).all()
 
@@ -153,7 +152,7 @@ def test_bias_correction_restores_the_mean_output():
     fixed = encode_layer(weight, None, layout, recipe=Recipe(coarse, bias_correction=True), **kept)
 
     def mean_error(layer):
-        steps = layer.params.scale[:, None]
+        steps = layer.scale[:, None]
         out = (layout.rows(layer.weight)[0] * steps) @ layout.positions(x)[0]
         exact = layout.rows(weight)[0] @ layout.positions(x)[0]
         return (out + (layer.bias * layer.bias_scale)[:, None] - exact).mean(axis=1)
@@ -173,7 +172,7 @@ def test_gptq_through_a_layer_lowers_its_output_error():
     def noise(rounding):
         recipe = Recipe(Weights(bits=4, rounding=rounding))
         layer = encode_layer(weight, None, layout, input_scale=np.float32(1), recipe=recipe, moments=moments)
-        error = layout.rows(layer.weight * layer.params.scale[:, None, None, None] - weight)
+        error = layout.rows(layer.weight * layer.scale[:, None, None, None] - weight)
         return float(((error @ layout.positions(x)) ** 2).sum())
 
     assert noise(GPTQ()) < 0.8 * noise(Weights().rounding)  # inputs correlate through their mean only

@@ -12,6 +12,10 @@ import onnxruntime as ort
 from eightbit.errors import EngineError
 from eightbit.graph.model import MAX_BYTES, constant, initializer_bytes
 
+FLOAT_PRODUCTS = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""Products of quantized weights and float activations are taken in float32. ONNX Runtime's own setting, 4, rounds the
+activations of such a MatMul to eight bits without a word, whether the graph asks for it or not."""
+
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """The graph as an `onnx.ModelProto`, weights inside. Raises EngineError above the 2 GiB of protobuf."""
@@ -72,6 +76,7 @@ def session(model: bytes, *, optimize: bool = True, threads: int | None = None) 
     """A quiet ONNX Runtime CPU session on the bytes of a model. Raises EngineError if it is refused."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry(*FLOAT_PRODUCTS)
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimize:

@@ -16,7 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, quantize
-from eightbit.graph.model import constant, input_at
+from eightbit.graph.model import constant, input_at, set_constant
+from eightbit.quant.layout import Layout
 from eightbit.quant.placement import INTEGER, LAYERS, Placement, is_layer
 from eightbit.quant.weights import EncodedLayer
 
@@ -119,21 +120,45 @@ class _Writer:
         weight = node.inputs[1]
         assert weight is not None and weight.name is not None and is_layer(node)
         name = self._fresh(weight.name)
-        zeros = np.zeros(layer.params.scale.shape, np.int8)
-        node.replace_input_with(
-            1, self._dequantized(node, name, layer.weight, layer.params.scale, zeros, layer.params.axis)
-        )
-        if layer.bias is None or layer.bias_scale is None:
+        node.replace_input_with(1, self._weight(node, name, layer))
+        if layer.bias is None:
             return
         old = input_at(node, 2)
         stem = (
             f"{name}_bias" if old is None else str(old.name)
         )  # bias correction may bring a bias where none was
+        if layer.bias_scale is None:
+            set_constant(node, 2, layer.bias, stem=stem)
+            return
         if len(node.inputs) < 3:
             node.resize_inputs(3)
-        axis = 0 if layer.params.axis is not None else None
+        axis = 0 if layer.scale.ndim else None
         scale = layer.bias_scale if axis is not None else layer.bias_scale[:1].reshape(())
         node.replace_input_with(2, self._dequantized(node, self._fresh(stem), layer.bias, scale, None, axis))
+
+    def _weight(self, node: ir.Node, name: str, layer: EncodedLayer) -> ir.Value:
+        """The float value of a layer's codes.
+
+        Groups lie along one axis in ONNX. A convolution's go over channels and taps, so its codes are kept as a matrix,
+        one row an output channel, and take the weight's shape behind DequantizeLinear.
+        """
+        layout, codes, scale = Layout.of(node), layer.weight, layer.scale
+        zeros = np.zeros(scale.shape, np.int8)
+        if layer.group is None:
+            axis = layout.axis if scale.ndim else None
+            return self._dequantized(node, name, codes, scale, zeros, axis)
+        if codes.ndim == 2:
+            scale = scale if layout.axis == 0 else np.ascontiguousarray(scale.T)
+            axis = 1 - layout.axis
+            return self._dequantized(node, name, codes, scale, zeros.reshape(scale.shape), axis, layer.group)
+        rows = np.ascontiguousarray(layout.rows(codes).reshape(len(scale), -1))
+        flat = self._dequantized(node, name, rows, scale, zeros, 1, layer.group)
+        shape = self._constant(f"{name}_shape", np.asarray(codes.shape, np.int64))
+        whole = _value(f"{name}_whole", ir.DataType.FLOAT, ir.Shape(codes.shape))
+        self.graph.insert_before(
+            node, [ir.node("Reshape", [flat, shape], outputs=[whole], name=f"{name}_whole")]
+        )
+        return whole
 
     def constants_of_integer(self, node: ir.Node) -> None:
         """Quantize the constant operands of an integer op by the parameters found for them."""
@@ -150,16 +175,17 @@ class _Writer:
         self,
         node: ir.Node,
         name: str,
-        codes: NDArray[np.integer],
+        codes: NDArray[np.generic],
         scale: NDArray[np.float32],
         zero_point: NDArray[np.integer] | None,
         axis: int | None,
+        group: int = 0,
     ) -> ir.Value:
         inputs = [self._constant(f"{name}_q", codes), self._constant(f"{name}_s", scale)]
         if zero_point is not None:
             inputs.append(self._constant(f"{name}_z", zero_point))
         after = _value(f"{name}_dq", ir.DataType.FLOAT, ir.Shape(codes.shape))
-        attributes = {} if axis is None else {"axis": axis}
+        attributes = ({} if axis is None else {"axis": axis}) | ({"block_size": group} if group else {})
         dq = ir.node("DequantizeLinear", inputs, attributes, outputs=[after], name=f"{name}_DQ")
         self.graph.insert_before(node, [dq])
         return after

@@ -18,6 +18,7 @@ from eightbit.quant.moments import Moments, layer_moments
 from eightbit.quant.placement import FIXED_LIMITS, Placement, place
 from eightbit.quant.qdq import insert_qdq
 from eightbit.quant.recipe import Recipe
+from eightbit.quant.weight_only import place_weights
 from eightbit.quant.weights import EncodedLayer, encode_layer
 
 TAKES_BIAS = {"Conv", "Gemm"}
@@ -30,6 +31,9 @@ def quantize_graph(
 
     Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
     """
+    if recipe.weights_only:
+        graph, placement = _quantize_weights(model, calibration, recipe, progress)
+        return graph, placement, {}
     placement = place(model, recipe)
     if not placement.observed:
         raise QuantizationError(
@@ -37,12 +41,24 @@ def quantize_graph(
             + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
         )
     data = _replayable(calibration, recipe)
-    states = calibrate(model, placement.observed, data, recipe.activations.range, progress=progress)
-    params = parameters(states, recipe.activations, fixed=_fixed(model, placement))
+    states = calibrate(model, placement.observed, data, recipe.codes.range, progress=progress)
+    params = parameters(states, recipe.codes, fixed=_fixed(model, placement))
     params |= _constants(model, placement, recipe)
     moments = layer_moments(model, placement.layers, data, progress=progress) if recipe.needs_moments else {}
     layers = _layers(model, placement, params, recipe, moments)
     return insert_qdq(model, placement, params=params, layers=layers), placement, params
+
+
+def _quantize_weights(
+    model: ir.Model, calibration: Any, recipe: Recipe, progress: Progress | None
+) -> tuple[ir.Model, Placement]:
+    """The weights only; `calibration` is looked at (and may be None otherwise) if the recipe's rounding needs data."""
+    placement = place_weights(model, recipe)
+    moments = {}
+    if recipe.needs_moments:
+        moments = layer_moments(model, placement.layers, calibration, progress=progress)
+    layers = _layers(model, placement, {}, recipe, moments)
+    return insert_qdq(model, placement, params={}, layers=layers), placement
 
 
 def _replayable(calibration: Any, recipe: Recipe) -> Any:
@@ -65,7 +81,7 @@ def _constants(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[st
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None:
-                choice = recipe.activations
+                choice = recipe.codes
                 lo, hi = float(array.min()), float(array.max())
                 found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
     return found
@@ -84,7 +100,7 @@ def _layers(
         name = str(node.name)
         if name not in wanted:
             continue
-        source = placement.sources[str(node.inputs[0].name)]  # type: ignore[union-attr]
+        source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
         weight = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         assert weight is not None
@@ -93,7 +109,7 @@ def _layers(
                 weight.astype(np.float32),
                 None if bias is None else bias.astype(np.float32).reshape(-1),
                 Layout.of(node),
-                input_scale=np.float32(params[source].scale),
+                input_scale=None if source is None else np.float32(params[source].scale),
                 recipe=recipe if node.op_type in TAKES_BIAS else replace(recipe, bias_correction=False),
                 moments=moments.get(name),
             )

@@ -27,7 +27,22 @@ class PerChannel:
     """One scale for each output channel: each row of a Gemm, each filter of a convolution."""
 
 
-Granularity = PerTensor | PerChannel
+@dataclass(frozen=True)
+class PerGroup:
+    """One scale for each `size` neighbouring inputs of an output channel; the last group may be shorter.
+
+    A convolution's inputs are counted channel by channel, tap by tap. The products of a group must be scaled before
+    they meet those of the next, so there is no int32 accumulator for the channel: groups are for weight-only recipes.
+    """
+
+    size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise QuantizationError(f"PerGroup(size={self.size}): 2 weights a group at least")
+
+
+Granularity = PerTensor | PerChannel | PerGroup
 
 
 class Keep(Enum):
@@ -37,7 +52,7 @@ class Keep(Enum):
 
 
 FLOAT = Keep.FLOAT
-"""As an override: leave the node in float32."""
+"""As an override: leave the node in float32. As a recipe's activations: quantize the weights only."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +101,33 @@ class Recipe:
 
     `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns
     of node names (shell style, `"classifier*"`) to FLOAT.
+
+    With `activations=FLOAT` only the weights become codes: the file shrinks, and the arithmetic stays in float32.
     """
 
     weights: Weights = Weights()
-    activations: Activations = Activations()
+    activations: Activations | Keep = Activations()
     bias_correction: bool = False
     overrides: Mapping[str, Keep] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weights.granularity, PerGroup) and not self.weights_only:
+            raise QuantizationError(
+                f"{self.weights.granularity} has no integer kernel: an int32 accumulator holds one scale a channel; "
+                "use PerChannel(), or activations=FLOAT for weights only"
+            )
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether activations stay in float."""
+        return self.activations is FLOAT
+
+    @property
+    def codes(self) -> Activations:
+        """The choice for activations. Raises QuantizationError if they stay in float."""
+        if isinstance(self.activations, Keep):
+            raise QuantizationError("this recipe keeps activations in float")
+        return self.activations
 
     @property
     def needs_moments(self) -> bool:

@@ -4,7 +4,7 @@
 
     [weights]
     bits = 8
-    granularity = "per-channel"                     # or "per-tensor"
+    granularity = "per-channel"                     # "per-tensor" or { name = "per-group", size = 32 }
     range = "mse"                                   # "minmax", "moving-average", "entropy" or
                                                     # { name = "percentile", keep = 99.99 }
     rounding = "gptq"                               # or "nearest", "adaround"
@@ -16,6 +16,7 @@
     [overrides]                                     # patterns of node names
     "classifier*" = "float"
 
+`activations = "float"` in place of the table quantizes the weights only.
 Tables and keys are the fields of the dataclasses of `recipe`; what is left out keeps its default.
 """
 
@@ -30,12 +31,12 @@ from typing import Any
 
 from eightbit.errors import QuantizationError
 from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-from eightbit.quant.recipe import Activations, Keep, PerChannel, PerTensor, Recipe, Weights
+from eightbit.quant.recipe import FLOAT, Activations, Keep, PerChannel, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
 _CHOICES: dict[str, dict[str, type]] = {
-    "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel},
+    "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel, "per-group": PerGroup},
     "range": {
         "minmax": MinMax,
         "moving-average": MovingAverage,
@@ -83,6 +84,8 @@ def _arguments(kind: type, table: Any, where: str) -> dict[str, Any]:
 
 
 def _value(kind: type, key: str, value: Any) -> Any:
+    if key == "activations" and value == FLOAT.value:
+        return FLOAT
     if key in _TABLES and kind is Recipe:
         return _TABLES[key](**_arguments(_TABLES[key], value, f"[{key}]"))
     if key == "overrides":

@@ -33,7 +33,7 @@ class Nearest:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
     ) -> Codes:
-        """Codes (G, C, K) of `rows` (G, C, K) with scales (G, C, 1) or (); `hessian` is not looked at."""
+        """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them; `hessian` is not looked at."""
         return np.clip(np.rint(rows / scale), itype.qmin, itype.qmax).astype(np.int32)
 
 
@@ -62,20 +62,21 @@ class GPTQ:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
     ) -> Codes:
-        """Codes (G, C, K) of `rows` (G, C, K), scales (G, C, 1) or (), moments (G, K, K)."""
+        """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
         groups, channels, inputs = rows.shape
         order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
         left = np.take_along_axis(rows, order[:, None, :], axis=2).astype(np.float64)
-        steps = np.broadcast_to(np.asarray(scale, np.float64), (groups, channels, 1))[..., 0]
+        steps = np.broadcast_to(np.asarray(scale, np.float64), rows.shape)
+        steps = np.take_along_axis(steps, order[:, None, :], axis=2)
         factor = self._factor(hessian, order)
         codes = np.empty((groups, channels, inputs), np.int32)
         for start in range(0, inputs, self.block):
             stop = min(start + self.block, inputs)
             errors = np.empty((groups, channels, stop - start))
             for k in range(start, stop):
-                codes[..., k] = np.clip(np.rint(left[..., k] / steps), itype.qmin, itype.qmax)
-                error = (left[..., k] - codes[..., k] * steps) / factor[:, None, k, k]
+                codes[..., k] = np.clip(np.rint(left[..., k] / steps[..., k]), itype.qmin, itype.qmax)
+                error = (left[..., k] - codes[..., k] * steps[..., k]) / factor[:, None, k, k]
                 left[..., k + 1 : stop] -= error[..., None] * factor[:, None, k, k + 1 : stop]
                 errors[..., k - start] = error
             left[..., stop:] -= errors @ factor[:, start:stop, stop:]
@@ -122,7 +123,7 @@ class AdaRound:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
     ) -> Codes:
-        """Codes (G, C, K) of `rows` (G, C, K), scales (G, C, 1) or (), moments (G, K, K)."""
+        """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
         trace = np.einsum("gkk->g", hessian).mean() / hessian.shape[1]
         h = (hessian / trace if trace > 0 else hessian).astype(np.float32)

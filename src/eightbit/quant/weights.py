@@ -1,22 +1,23 @@
 """Weights and biases to codes: one layer's float arrays in, its integers out.
 
-Weights are symmetric (zero point 0), one scale for each output channel or one for all; a bias is int32 with the scale
-of its accumulator, s_x * s_w[c]. Chapter 4 derives both.
+Weights are symmetric (zero point 0), with one scale for all, for each output channel, or for each group of a
+channel's inputs; a bias is int32 with the scale of its accumulator, s_x * s_w[c], or stays in float where the
+activations do. Chapter 4 derives them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT32, QuantParams
+from eightbit.arith.affine import INT32
 from eightbit.errors import QuantizationError
 from eightbit.quant.correct import corrected_bias
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import Moments
-from eightbit.quant.recipe import PerTensor, Recipe, Weights
+from eightbit.quant.recipe import PerGroup, PerTensor, Recipe, Weights
 
 BIAS_LIMIT = 2**30
 """Largest magnitude of a bias code: half of int32, so that the products have room beside it."""
@@ -24,12 +25,18 @@ BIAS_LIMIT = 2**30
 
 @dataclass(frozen=True)
 class EncodedLayer:
-    """A layer's integers: `weight` int8 of the float weight's shape, `bias` int32 (C,) or None, and their scales."""
+    """A layer's integers and their scales.
+
+    `weight` int8 has the float weight's shape. `scale` float32 is () for the whole tensor, (C,) by output channel, or
+    (C, groups) with `group` inputs in each. `bias` is int32 (C,) with `bias_scale` float32 (C,), or float32 (C,)
+    without one, or None.
+    """
 
     weight: NDArray[np.int8]
-    params: QuantParams
-    bias: NDArray[np.int32] | None
-    bias_scale: NDArray[np.float32] | None
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32] | NDArray[np.float32] | None = None
+    bias_scale: NDArray[np.float32] | None = None
+    group: int | None = None
 
 
 def encode_layer(
@@ -37,11 +44,11 @@ def encode_layer(
     bias: NDArray[np.float32] | None,
     layout: Layout,
     *,
-    input_scale: np.float32,
+    input_scale: np.float32 | None,
     recipe: Recipe,
     moments: Moments | None = None,
 ) -> EncodedLayer:
-    """Quantize a layer whose input has scale `input_scale`.
+    """Quantize a layer whose input has scale `input_scale`, or None where the input stays in float.
 
     `layout` says where the output channels and groups lie in `weight`; `moments` (of the layer's input) are needed
     by rounding that looks at data and by bias correction. A scale is widened where the bias would not fit its int32
@@ -53,36 +60,48 @@ def encode_layer(
             f"bias has shape {bias.shape}, while the weight has {channels} output channels"
         )
     choice = recipe.weights
-    params = fit_scale(weight, layout.axis, choice)
-    if bias is not None:
-        params = _widen_for_bias(params, bias, input_scale)
+    group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
     rows = layout.rows(weight)
-    steps = params.scale if params.axis is None else params.scale.reshape(*rows.shape[:2], 1)
+    scale = fit_scale(rows.reshape(channels, -1), choice)
+    if bias is not None and input_scale is not None:
+        scale = _widen_for_bias(scale, bias, input_scale)
+    steps = steps_of(scale, group, rows.shape)
     codes = choice.rounding.codes(rows, steps, choice.itype, None if moments is None else moments.hessian)
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(np.int8))
-    if bias is None:
-        return EncodedLayer(weight_codes, params, None, None)
-    bias_scale = np.broadcast_to(np.float32(input_scale) * params.scale, (channels,)).astype(np.float32)
+    if bias is None or input_scale is None:
+        return EncodedLayer(weight_codes, scale, bias, None, group)
+    bias_scale = np.broadcast_to(np.float32(input_scale) * scale, (channels,)).astype(np.float32)
     bias_codes = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
     limited = np.clip(bias_codes, INT32.qmin, INT32.qmax).astype(np.int32)
-    return EncodedLayer(weight_codes, params, limited, bias_scale)
+    return EncodedLayer(weight_codes, scale, limited, bias_scale)
 
 
-def fit_scale(weight: NDArray[np.float32], axis: int, choice: Weights) -> QuantParams:
-    """The scale (C,) or () that `choice` gives a weight: its calibrator's limits, made symmetric.
+def fit_scale(rows: NDArray[np.float32], choice: Weights) -> NDArray[np.float32]:
+    """The scales that `choice` gives the rows (C, K) of a weight, as in `EncodedLayer`: its calibrator's limits.
 
-    A dead channel (all zero) takes the median scale of the living, so that its bias keeps its precision.
+    A dead channel or group (all zero) takes the median scale of the living, so that its bias keeps its precision.
     """
     if isinstance(choice.granularity, PerTensor):
-        limit = choice.range.row_limits(weight.reshape(1, -1), choice.itype)[0]
-        return QuantParams(_scale(limit, choice), np.zeros((), np.int32), choice.itype, None)
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    limit = choice.range.row_limits(rows, choice.itype)
+        return _scale(choice.range.row_limits(rows.reshape(1, -1), choice.itype)[0], choice)
+    if isinstance(choice.granularity, PerGroup):
+        size = choice.granularity.size
+        parts = [rows[:, start : start + size] for start in range(0, rows.shape[1], size)]
+        limit = np.stack([choice.range.row_limits(part, choice.itype) for part in parts], axis=1)
+    else:
+        limit = choice.range.row_limits(rows, choice.itype)
     alive = limit > 0
-    limit = np.where(alive, limit, np.median(limit[alive]) if alive.any() else 0.0)
-    return QuantParams(_scale(limit, choice), np.zeros(len(limit), np.int32), choice.itype, axis)
+    return _scale(np.where(alive, limit, np.median(limit[alive]) if alive.any() else 0.0), choice)
+
+
+def steps_of(scale: NDArray[np.float32], group: int | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The scales of a layer so that they broadcast with its rows, whose shape is (G, channels of the group, K)."""
+    if scale.ndim == 0:
+        return scale
+    if group is None:
+        return scale.reshape(*shape[:2], 1)
+    return np.repeat(scale, group, axis=1)[:, : shape[2]].reshape(shape)
 
 
 def _scale(limit: NDArray[np.float64], choice: Weights) -> NDArray[np.float32]:
@@ -91,8 +110,8 @@ def _scale(limit: NDArray[np.float64], choice: Weights) -> NDArray[np.float32]:
     return np.where(limit > 0, scale, 1.0).astype(np.float32)
 
 
-def _widen_for_bias(params: QuantParams, bias: NDArray[np.float32], input_scale: np.float32) -> QuantParams:
+def _widen_for_bias(
+    scale: NDArray[np.float32], bias: NDArray[np.float32], input_scale: np.float32
+) -> NDArray[np.float32]:
     needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale))
-    if params.axis is None:
-        needed = needed.max()
-    return replace(params, scale=np.maximum(params.scale, needed.astype(np.float32)))
+    return np.maximum(scale, (needed if scale.ndim else needed.max()).astype(np.float32))

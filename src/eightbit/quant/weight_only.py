@@ -1,0 +1,43 @@
+"""Which weights become codes where the activations stay in float."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from eightbit.errors import QuantizationError
+from eightbit.graph.model import constant
+from eightbit.quant.placement import Island, Placement, place
+from eightbit.quant.recipe import Activations, PerChannel, PerGroup, Recipe
+
+
+def place_weights(model: ir.Model, recipe: Recipe) -> Placement:
+    """A placement of the layers alone: the same that `place` finds, and every other node an island.
+
+    Raises QuantizationError for an override that matches no node, for a graph without layers, and for groups in a
+    MatMul whose weight is no matrix.
+    """
+    bare = replace(
+        recipe, activations=Activations(), weights=replace(recipe.weights, granularity=PerChannel())
+    )
+    whole = place(model, bare)
+    layers = set(whole.layers)
+    reasons = {island.node: island.reason for island in whole.islands}
+    if not layers:
+        found = "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in whole.islands[:5])
+        raise QuantizationError(f"this graph has no layer whose weight could be quantized: {found}")
+    islands = []
+    for node in model.graph:
+        name = str(node.name)
+        if name not in layers:
+            reason = reasons.get(name, "the recipe keeps activations in float")
+            islands.append(Island(name, node.op_type, reason))
+        elif isinstance(recipe.weights.granularity, PerGroup) and node.op_type == "MatMul":
+            weight = constant(node.inputs[1])
+            if weight is not None and weight.ndim != 2:
+                raise QuantizationError(
+                    f"node {name!r} (MatMul): its weight has shape {weight.shape}, and groups need a matrix; "
+                    f"use PerChannel(), or overrides={{{name!r}: FLOAT}}"
+                )
+    return Placement(whole.layers, (), (), {}, {}, tuple(islands))

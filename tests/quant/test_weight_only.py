@@ -1,0 +1,219 @@
+"""Weights as codes, activations in float: what the graph holds, and that every engine computes the same from it."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import eightbit as eb
+from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.graph.fold import prepare
+from eightbit.graph.run import FloatSession
+from eightbit.quant.layout import Layout
+from eightbit.quant.moments import layer_moments
+from eightbit.quant.quantize import quantize_graph
+from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.recipe_file import parse_recipe
+from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+from eightbit.quant.weights import encode_layer, steps_of
+from eightbit.target.program import FloatIsland
+from tests.graph.graphs import graph, normal
+
+BODY = """g (float[N,5,6,6] x) => (float[N,4] y) {
+    a = Conv <pads=[1,1,1,1], kernel_shape=[3,3]> (x, w1, b1)
+    r = Relu (a)
+    d = Conv <group=8, kernel_shape=[3,3]> (r, w2)
+    m = GlobalAveragePool (d)
+    f = Flatten <axis=1> (m)
+    g = Gemm (f, w3, b3)
+    h = Relu (g)
+    y = MatMul (h, w4)
+}"""
+CONSTANTS = {
+    "w1": normal(8, 5, 3, 3),
+    "b1": normal(8),
+    "w2": normal(8, 1, 3, 3, seed=2),
+    "w3": normal(8, 70, seed=3),
+    "b3": normal(70),
+    "w4": normal(70, 4, seed=4),
+}
+DATA = np.abs(normal(6, 5, 6, 6, seed=9))
+
+
+def network():
+    return prepare(graph(BODY, **CONSTANTS))
+
+
+def quantized(weights, **options):
+    recipe = Recipe(weights, activations=FLOAT, **options)
+    return eb.QuantizedModel(quantize_graph(network(), DATA, recipe)[0])
+
+
+def noise(q):
+    exact = FloatSession(network()).run({"x": DATA})["y"]
+    return float(((q(DATA) - exact) ** 2).sum() / (exact**2).sum())
+
+
+CHOICES = [PerTensor(), PerChannel(), PerGroup(4), PerGroup(32), PerGroup(1000)]
+
+
+@pytest.mark.parametrize("granularity", CHOICES, ids=str)
+@pytest.mark.parametrize(
+    "rounding", [Nearest(), GPTQ(), AdaRound(iterations=50)], ids=lambda r: type(r).__name__
+)
+def test_the_graph_is_valid_and_holds_codes_and_float_activations(granularity, rounding):
+    q = quantized(Weights(bits=4, granularity=granularity, rounding=rounding))
+    onnx.checker.check_model(ir.to_proto(q.ir), full_check=True)
+    assert not any(node.op_type == "QuantizeLinear" for node in q.ir.graph)
+    codes = {
+        n.removesuffix("_q"): v.const_value.numpy()
+        for n, v in q.ir.graph.initializers.items()
+        if n.endswith("_q")
+    }
+    assert len(codes) == 4
+    for array in codes.values():
+        assert array.dtype == np.int8
+        assert np.abs(array).max() <= 7
+    assert not any(
+        v.dtype == ir.DataType.FLOAT and v.const_value.size >= CONSTANTS["w2"].size and not n.endswith("_s")
+        for n, v in q.ir.graph.initializers.items()
+        if n not in ("b3", "b1")
+    )
+
+
+@pytest.mark.parametrize("granularity", CHOICES, ids=str)
+def test_onnx_runtime_computes_with_the_dequantized_weights(granularity):
+    """Against the float network whose weights are codes times scales, written down apart from the QDQ graph."""
+    choice = Weights(bits=4, granularity=granularity)
+    model = network()
+    for node in model.graph:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            weight = node.inputs[1].const_value.numpy()
+            layout = Layout.of(node)
+            layer = encode_layer(weight, None, layout, input_scale=None, recipe=Recipe(choice, FLOAT))
+            rows = layout.rows(layer.weight)
+            back = (rows * steps_of(layer.scale, layer.group, rows.shape)).astype(np.float32)
+            node.inputs[1].const_value = ir.tensor(layout.weight(back, weight.shape))
+    # The same float32 products, summed in another order: some ulps of numbers around 100.
+    np.testing.assert_allclose(
+        quantized(choice)(DATA), FloatSession(model).run({"x": DATA})["y"], rtol=1e-5, atol=2e-4
+    )
+
+
+@pytest.mark.parametrize("granularity", CHOICES, ids=str)
+def test_the_engine_names_the_float_parts_and_computes_the_same(granularity):
+    q = quantized(Weights(bits=4, granularity=granularity))
+    assert {type(op) for op in q.program.ops} == {FloatIsland}
+    np.testing.assert_array_equal(q.run(DATA, engine="numpy"), q(DATA))
+
+
+def test_products_are_taken_in_float_and_not_with_rounded_activations():
+    """ONNX Runtime's default for a MatMul with quantized weights rounds its activations to eight bits."""
+    weight, x = normal(128, 64), normal(4, 128, seed=5)
+    model = prepare(graph("g (float[B,N,128] x) => (float[B,N,64] y) { y = MatMul (x, w) }", w=weight))
+    q, _, _ = quantize_graph(model, None, Recipe(Weights(bits=8), activations=FLOAT))
+    scale = np.abs(weight).max(axis=0) / np.float32(127)
+    back = np.rint(weight / scale) * scale
+    y = eb.QuantizedModel(q)(x[None])[0]
+    # 128 products of size one in float32, in another order: some 1e-5; eight-bit activations would err by 0.1.
+    np.testing.assert_allclose(y, x @ back, rtol=0, atol=1e-4)
+
+
+def test_finer_scales_lose_less():
+    found = [
+        noise(quantized(Weights(bits=4, granularity=g))) for g in (PerTensor(), PerChannel(), PerGroup(4))
+    ]
+    assert found[0] > found[1] > found[2]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("granularity", [PerChannel(), PerGroup(4)], ids=str)
+def test_every_width_is_half_a_step_from_the_weights(bits, granularity):
+    choice = Weights(bits=bits, granularity=granularity)
+    weight = CONSTANTS["w1"]
+    layer = encode_layer(weight, None, Layout(0), input_scale=None, recipe=Recipe(choice, FLOAT))
+    assert np.abs(layer.weight).max() == 2 ** (bits - 1) - 1
+    rows = weight.reshape(1, 8, -1)
+    steps = steps_of(layer.scale, layer.group, rows.shape)
+    error = np.abs(layer.weight.reshape(rows.shape) * steps - rows)
+    # Half a step, and an ulp of the float32 scale for each of up to 127 steps.
+    assert (error <= steps * (0.5 + 127 * 2**-23)).all()
+
+
+def test_gptq_in_groups_lowers_the_layers_output_error():
+    model = network()
+    node = next(iter(model.graph))
+    node.name = "c"
+    layout, weight = Layout.of(node), CONSTANTS["w1"]
+    moments = layer_moments(model, ("c",), DATA)["c"]
+    found = []
+    for rounding in (Nearest(), GPTQ()):
+        recipe = Recipe(Weights(bits=3, granularity=PerGroup(15), rounding=rounding), FLOAT)
+        layer = encode_layer(weight, None, layout, input_scale=None, recipe=recipe, moments=moments)
+        rows = layout.rows(layer.weight)
+        error = rows * steps_of(layer.scale, layer.group, rows.shape) - layout.rows(weight)
+        found.append(float(((error @ layout.positions(DATA)) ** 2).sum()))
+    assert found[1] < 0.7 * found[0]
+
+
+def test_bias_correction_moves_the_float_bias_of_convolutions_and_gemms():
+    plain, fixed = (quantized(Weights(bits=3), bias_correction=c) for c in (False, True))
+    assert noise(fixed) < noise(plain)
+    convs = [node for node in fixed.ir.graph if node.op_type == "Conv"]
+    assert all(node.inputs[2].const_value.dtype == ir.DataType.FLOAT for node in convs)  # also where none was
+    np.testing.assert_array_equal(fixed.run(DATA, engine="numpy"), fixed(DATA))
+
+
+def test_no_data_are_needed_where_none_are_looked_at():
+    model = eb.Model(network())
+    q = eb.quantize(model, None, Recipe(activations=FLOAT))
+    assert "weights quantized" in str(q.report)
+    with pytest.raises(CalibrationError):
+        eb.quantize(model, None, Recipe(Weights(rounding=GPTQ()), activations=FLOAT))
+
+
+def test_overrides_keep_whole_layers_in_float():
+    model = network()
+    name = next(node.name for node in model.graph if node.op_type == "Gemm")
+    _, placement, _ = quantize_graph(model, None, Recipe(activations=FLOAT, overrides={name: FLOAT}))
+    assert len(placement.layers) == 3
+    assert (name, "the recipe keeps it in float") in {(i.node, i.reason) for i in placement.islands}
+    with pytest.raises(QuantizationError, match="override 'no such' matches no node"):
+        quantize_graph(model, None, Recipe(activations=FLOAT, overrides={"no such": FLOAT}))
+
+
+def test_what_cannot_be_is_said():
+    with pytest.raises(
+        QuantizationError, match=r"PerGroup\(size=32\) has no integer kernel: .* activations=FLOAT"
+    ):
+        Recipe(Weights(granularity=PerGroup()))
+    with pytest.raises(QuantizationError, match=r"PerGroup\(size=1\): 2 weights"):
+        PerGroup(1)
+    with pytest.raises(QuantizationError, match=r"no layer whose weight could be quantized: .* \(Relu\)"):
+        quantize_graph(
+            prepare(graph("g (float[N,3] x) => (float[N,3] y) { y = Relu (x) }")),
+            None,
+            Recipe(activations=FLOAT),
+        )
+    batched = prepare(
+        graph("g (float[2,3,4] x) => (float[2,3,5] y) { y = MatMul (x, w) }", w=normal(2, 4, 5))
+    )
+    with pytest.raises(
+        QuantizationError, match=r"\(MatMul\): its weight has shape \(2, 4, 5\), .* use PerChannel"
+    ):
+        quantize_graph(batched, None, Recipe(Weights(granularity=PerGroup(2)), activations=FLOAT))
+
+
+def test_a_recipe_file_can_ask_for_it():
+    table = {"activations": "float", "weights": {"bits": 4, "granularity": {"name": "per-group", "size": 64}}}
+    assert parse_recipe(table) == Recipe(Weights(bits=4, granularity=PerGroup(64)), activations=FLOAT)
+    with pytest.raises(QuantizationError, match=r"\[activations\] is 'none'; a table is needed"):
+        parse_recipe({"activations": "none"})
+
+
+def test_it_can_be_compared_and_inspected():
+    q = quantized(Weights(bits=8, granularity=PerGroup(8)))
+    report = eb.compare(eb.Model(network()), q, DATA)
+    assert report.outputs[0].sqnr_db > 30
+    assert report.nodes.integer == 0
+    assert {row.bits for row in eb.inspect(q).tensors} == {8}
