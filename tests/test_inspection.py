@@ -38,7 +38,7 @@ def test_rows_are_the_tensors_and_their_grids(q):
 def test_bytes_add_up_to_the_file(q, tmp_path: Path):
     found = eb.inspect(q)
     assert sum(found.bytes.values()) == q.save(tmp_path / "q.onnx").stat().st_size
-    assert found.bytes["int8 weights"] == 8 * 27 + 8 * 72 + 5 * 8
+    assert found.bytes["codes of weights"] == 8 * 27 + 8 * 72 + 5 * 8
     assert found.bytes["int32 biases"] == 4 * (8 + 8 + 5)
     assert found.bytes["float and other constants"] == 0
     assert found.ops == {"Add": 1, "Conv": 2, "Flatten": 1, "Gemm": 1, "GlobalAveragePool": 1, "MaxPool": 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.graph.model import constant, dims
+from eightbit.graph.packing import packed_widths
 from eightbit.graph.save import file_bytes
 from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
@@ -33,7 +34,7 @@ class TensorRow:
     """One tensor of codes: `scale` is one number or, for `channels` > 1, the smallest and the largest.
 
     `name` is the float tensor's; `op` computes it ("input" and "constant" are not computed); `shape` has None for a
-    free dimension; `bits` is the width of the dtype.
+    free dimension; `bits` is the width of a code in the file.
     """
 
     name: str
@@ -135,7 +136,7 @@ def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
     return tuple(
         FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), _why(node)))
         for node in q.ir.graph
-        if node.op_type not in BORDERS and not _on_codes(node)
+        if node.op_type not in BORDERS and not _is_copy(node) and not _on_codes(node)
     )
 
 
@@ -151,6 +152,11 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
 def _why(node: ir.Node) -> str:
     known = node.op_type in LAYERS | INTEGER | MOVES | CLAMPS
     return "an operand or its result is float in the file" if known else "no integer form of this op"
+
+
+def _is_copy(node: ir.Node) -> bool:
+    """A sum of one term: how `quant.qdq` keeps a layer in float; it computes nothing."""
+    return node.op_type == "Sum" and len(node.inputs) == 1
 
 
 def _on_codes(node: ir.Node) -> bool:
@@ -171,6 +177,7 @@ def _on_codes(node: ir.Node) -> bool:
 
 def _tensors(model: ir.Model) -> Iterator[TensorRow]:
     seen = set()
+    widths = packed_widths(model)
     value: ir.Value | None
     source: ir.Value | None
     for node in model.graph:
@@ -183,7 +190,8 @@ def _tensors(model: ir.Model) -> Iterator[TensorRow]:
         if value is None or value.name in seen:
             continue
         seen.add(value.name)
-        yield _row(node, value, source)
+        row = _row(node, value, source)
+        yield replace(row, bits=widths.get(str(value.name), row.bits))
 
 
 def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
@@ -224,17 +232,18 @@ def _bytes(model: ir.Model) -> dict[str, int]:
         for n in model.graph
         if n.op_type == "DequantizeLinear" and n.inputs[0] is not None
     }
+    widths = packed_widths(model)
     grids = {str(v.name) for n in model.graph if n.op_type in BORDERS for v in n.inputs[1:] if v is not None}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is None:
             continue
         if name in codes:
-            kind = "int32 biases" if tensor.dtype == ir.DataType.INT32 else "int8 weights"
+            kind = "int32 biases" if tensor.dtype == ir.DataType.INT32 else "codes of weights"
         else:
             kind = "scales and zero points" if name in grids else "float and other constants"
-        found[kind] += tensor.nbytes
-    order = ("int8 weights", "int32 biases", "scales and zero points", "float and other constants")
+        found[kind] += -(-tensor.size * widths[name] // 8) if name in widths else tensor.nbytes
+    order = ("codes of weights", "int32 biases", "scales and zero points", "float and other constants")
     sizes = {kind: found[kind] for kind in order}
     return sizes | {"graph": len(file_bytes(model)) - sum(sizes.values())}
 

@@ -25,6 +25,7 @@ from eightbit.graph.feeds import LABELS, TensorSpec, feed, specs
 from eightbit.graph.fold import infer_shapes, prepare
 from eightbit.graph.frameworks import is_torch
 from eightbit.graph.load import load_graph
+from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.run import FloatSession
 from eightbit.graph.save import save_graph
 from eightbit.quant.calibrate import Progress
@@ -123,7 +124,10 @@ class QuantizedModel:
         raise EngineError(f"unknown engine {engine!r}; choose 'onnxruntime' or 'numpy'")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the int8 graph as ONNX; the file appears whole or not at all. Raises ExportError."""
+        """Write the quantized graph as ONNX; the file appears whole or not at all. Raises ExportError.
+
+        Weights whose codes fit four or two bits are packed, two or four to a byte; `open` unpacks them.
+        """
         return save_graph(self.ir, path)
 
     def __repr__(self) -> str:
@@ -162,6 +166,7 @@ def open(path: str | os.PathLike[str]) -> QuantizedModel:
         raise LoadError(
             f"{os.fspath(path)}: a float model, with no DequantizeLinear in it; eightbit.load reads those"
         )
+    unpack_in_place(graph)
     infer_shapes(graph)  # the file leaves them out
     return QuantizedModel(graph)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eightbit.errors import ExportError
+from eightbit.graph.packing import packed
 from eightbit.graph.run import to_proto
 
 
@@ -24,9 +25,10 @@ def save_graph(model: ir.Model, path: str | os.PathLike[str]) -> Path:
 def file_bytes(model: ir.Model) -> bytes:
     """The bytes of the file that `save_graph` writes. Raises EngineError above 2 GiB.
 
+    Weights of four and two bits are packed (`packing`).
     Shapes of inner tensors are left out: readers infer them, and in a small network they outweigh the biases.
     """
-    proto = to_proto(model)
+    proto = to_proto(packed(model))
     del proto.graph.value_info[:]
     return proto.SerializeToString()
 
