@@ -187,9 +187,8 @@ def quantize(x: ArrayLike, params: QuantParams) -> NDArray[np.integer]:
     if params.itype.bits > 16:  # float32 holds q and q - z of narrower types exactly
         steps = steps.astype(np.float64)
     z = zero_point.astype(steps.dtype)
-    np.fmax(
-        steps, params.itype.qmin - z, out=steps
-    )  # fmax, not maximum: of NaN and a number it takes the number
+    # fmax, not maximum: of NaN and a number it takes the number.
+    np.fmax(steps, params.itype.qmin - z, out=steps)
     np.fmin(steps, params.itype.qmax - z, out=steps)
     np.rint(steps, out=steps)
     np.add(steps, z, out=steps)

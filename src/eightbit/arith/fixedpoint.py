@@ -152,7 +152,7 @@ def requantize_a(
     [-2, 0, 0, 2, 127]
     """
     z = np.asarray(zero_point, np.float32)
-    scaled = np.asarray(np.asarray(acc).astype(np.float32) * np.asarray(multiplier, np.float32))
+    scaled = np.asarray(np.asarray(acc).astype(np.float32, copy=False) * np.asarray(multiplier, np.float32))
     np.clip(scaled, itype.qmin - z, itype.qmax - z, out=scaled)
     np.rint(scaled, out=scaled)
     np.add(scaled, z, out=scaled)
