@@ -1,0 +1,52 @@
+"""`python -m eightbit.course.zoo list` names the models; `... train NAME` trains one and writes its checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
+from eightbit.errors import EightbitError
+
+
+@click.group()
+def main() -> None:
+    """The course's models."""
+
+
+@main.command("list")
+def list_models() -> None:
+    """Name every model, its input and its size on disk."""
+    for entry in ENTRIES.values():
+        size = f"{entry.checkpoint.stat().st_size / 1e3:.0f} kB" if entry.checkpoint.is_file() else "-"
+        click.echo(f"{entry.name:20} {'x'.join(map(str, entry.shape)):>11}  {size:>8}  {entry.summary}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--epochs", default=15, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Instead of the package's checkpoint."
+)
+def train(name: str, epochs: int, seed: int, output: Path | None) -> None:
+    """Train NAME on Fashion-MNIST; print its accuracy on the 10,000 test images."""
+    entry = find(name)
+    if not entry.trainable:
+        trainable = ", ".join(e.name for e in ENTRIES.values() if e.trainable)
+        raise click.UsageError(f"{name} is not trained here; choose one of {trainable}")
+    require_torch()
+    from eightbit.course.zoo.train import Schedule, train_and_save
+
+    path = output or entry.checkpoint
+    score = train_and_save(entry, Schedule(epochs=epochs, seed=seed), path)
+    click.echo(f"{name}: {score:.2%} of the test images right; wrote {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="python -m eightbit.course.zoo")
+    except EightbitError as error:
+        sys.exit(f"error: {error}")

