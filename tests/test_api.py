@@ -31,6 +31,8 @@ PUBLIC = [
     "Comparison",
     "inspect",
     "open",
+    "save_weights",
+    "load_weights",
     "EightbitError",
     "LoadError",
     "CalibrationError",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         UnsupportedOp,
     )
     from eightbit.inspection import inspect
-    from eightbit.model import Model, QuantizedModel, load, open, quantize
+    from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
     from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
     from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerGroup, PerTensor, Recipe, Weights
 
@@ -47,6 +47,8 @@ _HOME = {
     "Comparison": "comparison",
     "inspect": "inspection",
     "open": "model",
+    "save_weights": "model",
+    "load_weights": "model",
     "EightbitError": "errors",
     "LoadError": "errors",
     "CalibrationError": "errors",

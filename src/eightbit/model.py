@@ -32,6 +32,7 @@ from eightbit.quant.calibrate import Progress
 from eightbit.quant.placement import Island
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import Recipe
+from eightbit.quant.weights_file import read_weights, with_weights, write_weights
 from eightbit.target.engine import run as run_program
 from eightbit.target.lower import lower
 from eightbit.target.program import Program
@@ -169,6 +170,22 @@ def open(path: str | os.PathLike[str]) -> QuantizedModel:
     unpack_in_place(graph)
     infer_shapes(graph)  # the file leaves them out
     return QuantizedModel(graph)
+
+
+def save_weights(q: QuantizedModel, path: str | os.PathLike[str]) -> Path:
+    """Write the quantized weights alone, as safetensors: codes (packed), scales, biases, and a map in its metadata.
+
+    Raises QuantizationError for a model without quantized weights, ExportError.
+    """
+    return write_weights(q.ir, path)
+
+
+def load_weights(model: Model, path: str | os.PathLike[str]) -> QuantizedModel:
+    """The float model with the weights of a file that `save_weights` wrote: the same integers, activations in float.
+
+    Raises LoadError, naming the layer, for a file that is damaged or was made from another model.
+    """
+    return QuantizedModel(with_weights(model.ir, read_weights(path, model.ir)))
 
 
 def _load_with_data(source: Any, calibration: Any) -> tuple[Model, Any]:
