@@ -84,8 +84,17 @@ def with_minus_128(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
 
 
 def gemm(
-    m: int, k: int, n: int, *, trans_b: bool = False, per_channel: bool = True, bias: bool = True
+    m: int,
+    k: int,
+    n: int,
+    *,
+    trans_b: bool = False,
+    per_channel: bool = True,
+    bias: bool = True,
+    reader: str = "codes",
 ) -> Build:
+    """`reader`: what reads the product: a QuantizeLinear ("codes"), the graph's "output", or an op in float."""
+
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
         g = Graph()
         x, feed = codes_in(g, "x", rng, (m, k))
@@ -96,6 +105,9 @@ def gemm(
         if bias:
             b = rng.integers(-100_000, 100_000, n).astype(np.int32)
             ins.append(g.weight("b", b, (np.float32(sx) * sw).astype(np.float32)))
+        if reader != "codes":
+            in_float(g, "Gemm", ins, reader, transB=int(trans_b), beta=1.0)
+            return g, {"x": feed}
         sy = float(np.float32(sx * np.median(sw) * 74 * 74 * np.sqrt(k) / 60))
         g.output(g.op("Gemm", ins, "y", sy, zero_of(rng), transB=int(trans_b), beta=1.0))
         return g, {"x": feed}
@@ -103,7 +115,24 @@ def gemm(
     return build
 
 
-def matmul(a: tuple[int, ...], b: tuple[int, ...], *, constant: bool, per_channel: bool = False) -> Build:
+def in_float(g: Graph, op: str, ins: list[str], reader: str, **attrs: object) -> None:
+    """A product without QuantizeLinear behind it, as an output of the graph or read by the float op `reader`."""
+    g.node(op, ins, ["y"], **attrs)
+    if reader != "output":
+        g.node(reader, ["y"], ["z"])
+    g.output("y" if reader == "output" else "z")
+
+
+def matmul(
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    *,
+    constant: bool,
+    per_channel: bool = False,
+    reader: str = "codes",
+) -> Build:
+    """`reader` as in `gemm`."""
+
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
         g = Graph()
         left, feed = codes_in(g, "a", rng, a)
@@ -115,6 +144,9 @@ def matmul(a: tuple[int, ...], b: tuple[int, ...], *, constant: bool, per_channe
         else:
             right, feeds["b"] = codes_in(g, "b", rng, b)
             sb = np.float32(g.params["b_q"][0])
+        if reader != "codes":
+            in_float(g, "MatMul", [left, right], reader)
+            return g, feeds
         sy = float(np.float32(sa * np.median(sb) * 74 * 74 * np.sqrt(a[-1]) / 60))
         g.output(g.op("MatMul", [left, right], "y", sy, zero_of(rng)))
         return g, feeds
@@ -374,6 +406,25 @@ ROWS: tuple[Row, ...] = (
     Row("matmul activations", matmul((2, 4, 7, 20), (2, 4, 20, 9), constant=False), "QLinearMatMul"),
     Row("matmul broadcast", matmul((2, 4, 7, 20), (20, 9), constant=False), "QLinearMatMul"),
     Row("matmul activations K 300", matmul((3, 300), (300, 5), constant=False), "QLinearMatMul"),
+    Row("gemm to float", gemm(5, 40, 11, reader="output"), "QGemm"),
+    Row("gemm to float transposed", gemm(5, 40, 11, trans_b=True, reader="Erf"), "QGemm"),
+    Row("gemm to float per tensor", gemm(5, 40, 11, per_channel=False, reader="output"), "QGemm"),
+    Row("gemm to float no bias", gemm(3, 64, 10, bias=False, reader="output"), "QGemm"),
+    Row("gemm to float K 66311", gemm(2, 66311, 3, reader="output"), "QGemm"),
+    Row(
+        "matmul to float per column",
+        matmul((2, 3, 7, 20), (20, 9), constant=True, per_channel=True, reader="output"),
+        "MatMulIntegerToFloat",
+    ),
+    *(
+        Row(
+            f"matmul to float activations {a} {b} {reader}",
+            matmul(a, b, constant=False, reader=reader),
+            "MatMulIntegerToFloat",
+        )
+        for reader in ("output", "Softmax")
+        for a, b in (((2, 4, 7, 20), (2, 4, 20, 9)), ((2, 4, 7, 20), (20, 9)), ((3, 300), (300, 5)))
+    ),
     *(
         Row(f"{op} {ratio}", all_pairs(op, ratio), f"QLinear{op}")
         for op in ("Add", "Mul")

@@ -89,6 +89,23 @@ class MatMul(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class GemmToFloat(Op):
+    """`Gemm` whose accumulators leave as float32, for readers in float: one rounding less than through codes.
+
+    `weight` int8 (K, N); `bias` int32 (N,) in units of `s_x * weight_scale`; `weight_scale` float32 (N,).
+    """
+
+    weight: Int8Array
+    bias: NDArray[np.int32]
+    weight_scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MatMulToFloat(Op):
+    """`MatMul` of two activations whose accumulators leave as float32."""
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Op):
     """Sum of two tensors, broadcasting."""
 

@@ -1,5 +1,6 @@
 """One rule an operator: a float node between DequantizeLinear and QuantizeLinear becomes integer operations.
 
+A matrix product needs no QuantizeLinear: where only float nodes read it, its accumulators are scaled to float32.
 A rule returns the operations, or the reason why it declines; a node that is declined stays in float.
 """
 
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import quantize
-from eightbit.graph.model import attribute, constant, dims, input_at, ints
+from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
 from eightbit.target import program as p
 from eightbit.target.codes import BIAS_SCALE_RTOL, CodeTensors, Constant, to_canonical
 
@@ -48,7 +49,7 @@ def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if (alpha, beta, attribute(node, "transA", 0)) != (1.0, 1.0, 0):
         return f"Gemm with alpha {alpha}, beta {beta}, transA {attribute(node, 'transA', 0)}; 1, 1, 0 have a rule"
-    ends = _ends(node, codes, 1)
+    ends = _ends(node, codes, 1, to_float=True)
     weight = codes.fixed(input_at(node, 1))
     if isinstance(ends, str) or weight is None:
         return ends if isinstance(ends, str) else "its weight is not constant codes"
@@ -58,7 +59,8 @@ def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     if isinstance(read, str):
         return read
     w, bias, scale = read
-    return [p.Gemm(_name(node), (x,), (y,), np.ascontiguousarray(w.T) if transposed else w, bias, scale)]
+    kind = p.Gemm if y in codes.tensors else p.GemmToFloat
+    return [kind(_name(node), (x,), (y,), np.ascontiguousarray(w.T) if transposed else w, bias, scale)]
 
 
 def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -69,21 +71,30 @@ def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
         and weight.codes.ndim == 2
         and codes.read(node.inputs[0]) not in (None, weight.name)
     ):
-        ends = _ends(node, codes, 1)
+        ends = _ends(node, codes, 1, to_float=True)
         if isinstance(ends, str):
             return ends
         (x,), y = ends
         read = _layer(node, (codes, x), weight, 1)
         if isinstance(read, str):
             return read
-        return [p.Gemm(_name(node), (x,), (y,), *read)]
-    ends = _ends(node, codes, 2)
+        if y in codes.tensors:
+            return [p.Gemm(_name(node), (x,), (y,), *read)]
+        after = sole_consumer(node.outputs[0])
+        if (
+            after is not None
+            and is_op(after, "Add")
+            and any(constant(value) is not None for value in after.inputs)
+        ):
+            return "a constant is added to it in float; ONNX Runtime makes the two a Gemm in float"
+        return [p.GemmToFloat(_name(node), (x,), (y,), *read)]
+    ends = _ends(node, codes, 2, to_float=True)
     if isinstance(ends, str):
         return ends
     inputs, y = ends
     if any(len(s) < 2 for s in (codes.tensors[name].shape for name in inputs) if s is not None):
         return "a product with a vector"
-    return [p.MatMul(_name(node), inputs, (y,))]
+    return [(p.MatMul if y in codes.tensors else p.MatMulToFloat)(_name(node), inputs, (y,))]
 
 
 def add(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -288,12 +299,20 @@ def _carry(
     ]
 
 
-def _ends(node: ir.Node, codes: CodeTensors, count: int) -> tuple[tuple[str, ...], str] | str:
-    """The codes that the first `count` inputs and the output of `node` are; or why they are not."""
+def _ends(
+    node: ir.Node, codes: CodeTensors, count: int, *, to_float: bool = False
+) -> tuple[tuple[str, ...], str] | str:
+    """The codes that the first `count` inputs and the output of `node` are; or why they are not.
+
+    With `to_float` an output that no QuantizeLinear reads will do: it is a float tensor, and not in `codes.tensors`.
+    """
     names = [codes.read(value) for value in node.inputs[:count]]
-    output = codes.written(node.outputs[0])
+    value = node.outputs[0]
+    output = codes.written(value)
     if None in names:
         return f"its input {names.index(None)} is not 8-bit codes of one scale"
+    if output is None and to_float and not any(is_op(use.node, "QuantizeLinear") for use in value.uses()):
+        output = value.name
     if output is None:
         return "its output is not quantized, or is also read in float"
     return tuple(str(n) for n in names), output

@@ -62,12 +62,14 @@ def _code_names(op: p.Op) -> tuple[str, ...]:
         return ()
     if isinstance(op, p.Quantize):
         return op.outputs
-    return op.inputs if isinstance(op, p.Dequantize) else (*op.inputs, *op.outputs)
+    if isinstance(op, p.Dequantize | p.GemmToFloat | p.MatMulToFloat):
+        return op.inputs
+    return (*op.inputs, *op.outputs)
 
 
-def accumulator_limits(op: p.Conv | p.Gemm, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
+def accumulator_limits(op: p.Conv | p.Gemm | p.GemmToFloat, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest accumulator, bias included, of each output channel over all int8 inputs; int64 (O,)."""
-    w = (op.weight.T if isinstance(op, p.Gemm) else op.weight).astype(np.int64)
+    w = (op.weight if isinstance(op, p.Conv) else op.weight.T).astype(np.int64)
     w = w.reshape(w.shape[0], -1)
     low, high = -128 - zero_point, 127 - zero_point
     positive, negative = np.maximum(w, 0).sum(1), np.minimum(w, 0).sum(1)
@@ -76,7 +78,7 @@ def accumulator_limits(op: p.Conv | p.Gemm, zero_point: int) -> tuple[np.ndarray
 
 
 def _layer(op: p.Op, program: p.Program) -> Iterator[str]:
-    assert isinstance(op, p.Conv | p.Gemm)
+    assert isinstance(op, p.Conv | p.Gemm | p.GemmToFloat)
     channels = op.weight.shape[0] if isinstance(op, p.Conv) else op.weight.shape[1]
     for field, dtype in (("weight", np.int8), ("bias", np.int32), ("weight_scale", np.float32)):
         if getattr(op, field).dtype != dtype:
@@ -127,6 +129,7 @@ def _nothing(op: p.Op, program: p.Program) -> Iterator[str]:
 _CHECKS: dict[type[p.Op], Callable[[p.Op, p.Program], Iterator[str]]] = {
     p.Conv: _layer,
     p.Gemm: _layer,
+    p.GemmToFloat: _layer,
     p.Lookup: _lookup,
     p.Concat: _concat,
     **dict.fromkeys(

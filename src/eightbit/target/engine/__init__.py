@@ -27,6 +27,8 @@ KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
     p.Conv: conv.conv,
     p.Gemm: gemm.gemm,
     p.MatMul: gemm.matmul,
+    p.GemmToFloat: gemm.gemm,
+    p.MatMulToFloat: gemm.matmul,
     p.Add: elementwise.binary,
     p.Mul: elementwise.binary,
     p.MaxPool: pool.max_pool,

@@ -1,4 +1,4 @@
-"""From accumulators to codes: the last step of every layer, in each named arithmetic.
+"""From accumulators to codes, or to float: the last step of every layer, in each named arithmetic.
 
 The accumulator arrives as float32 or float64 that hold integers exactly; the multiplier is `s_x s_w / s_y`.
 """
@@ -37,6 +37,22 @@ def requantizer(
 
     def run(acc: NDArray[np.floating], out: NDArray[np.int8]) -> None:
         out[...] = fixed(acc.astype(np.int32), m, shift, zero_point, INT8)
+
+    return run
+
+
+def to_float(
+    s_x: np.float32, s_w: NDArray[np.float32]
+) -> Callable[[NDArray[np.floating], NDArray[np.float32]], None]:
+    """A function `(acc, out)` that writes `float32(acc) * (s_x * s_w)` of accumulators (C, P) to float32 `out`.
+
+    All in float32, the scales multiplied first: ONNX Runtime's QGemm and MatMulIntegerToFloat (mlas, the
+    ScaleBias output processor). It is the same in every arithmetic: nothing is rounded to an integer.
+    """
+    multiplier = (np.float32(s_x) * np.asarray(s_w, np.float32)).reshape(-1, 1)
+
+    def run(acc: NDArray[np.floating], out: NDArray[np.float32]) -> None:
+        np.multiply(acc.astype(np.float32, copy=False), multiplier, out=out)
 
     return run
 
