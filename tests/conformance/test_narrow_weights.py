@@ -51,7 +51,7 @@ def test_every_integer_is_the_same_in_the_engine_and_in_onnx_runtime(bits, model
 
 def test_four_bits_by_gptq_stay_within_a_point_of_float(model, data, tmp_path):
     """All 10,000 images: float 92.77 %, four bits 92.64 % by GPTQ and 91.03 % by rounding to the nearest, three bits
-    92.29 % and 85.56 %. The 2,000 tested here do not tell the roundings apart by a point at four bits; at three they do.
+    92.29 % and 85.56 %. At four bits these 2,000 do not tell the roundings apart by a point; at three they do.
     """
     nearest = eb.quantize(model, data[0], eb.Recipe(eb.Weights(bits=3)))
     q = eb.quantize(model, data[0], eb.Recipe(eb.Weights(bits=4, rounding=GPTQ())))
