@@ -1,0 +1,60 @@
+"""A transformer: its linear layers and attention products in integers, the same as ONNX Runtime's at every tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eightbit as eb
+from eightbit.target import program as p
+from eightbit.target.engine import run
+from eightbit.target.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+
+pytestmark = pytest.mark.slow
+LAYERS = 2
+
+
+@pytest.fixture(scope="module")
+def bert() -> Any:
+    """BERT of two layers with random weights, loaded."""
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    config = transformers.BertConfig(
+        hidden_size=48, num_hidden_layers=LAYERS, num_attention_heads=4, intermediate_size=96, vocab_size=100
+    )
+    torch.manual_seed(0)
+    net = transformers.BertModel(config, add_pooling_layer=False).eval()
+    ids = torch.ones(1, 7, dtype=torch.int64)
+    return eb.load(net, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def sentences(seed: int, count: int, length: int) -> dict[str, np.ndarray]:
+    """Random tokens; every second sentence ends in padding, which the mask hides."""
+    ids = np.random.default_rng(seed).integers(0, 100, (count, length))
+    mask = np.ones_like(ids)
+    mask[1::2, length // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_static_transformer_has_no_differing_integer(bert: Any) -> None:
+    q = eb.quantize(bert, [sentences(seed, 1, 9) for seed in range(8)])
+    kinds = Counter(type(op) for op in q.program.ops)
+    products = sum(kinds[kind] for kind in (p.Gemm, p.GemmToFloat, p.MatMul, p.MatMulToFloat))
+    in_float = [island for island in q.report.islands if island.op in ("Gemm", "MatMul")]
+    # Query, key, value, scores, context, output and two of the feed-forward; the listed ones are in float.
+    assert products == LAYERS * 8 - len(in_float)
+    assert products >= LAYERS * 7
+    assert kinds[p.GemmToFloat] and kinds[p.MatMulToFloat]
+    left = [op for op, _ in optimized_ops(q.ir) if op in ("Gemm", "MatMul", "FusedMatMul")]
+    assert len(left) == len(in_float)
+    for feeds in (sentences(100, 3, 11), sentences(101, 1, 5)):
+        found = run(q.program, feeds, island=run_island, keep=True)
+        expected = integer_tensors(q.ir, feeds)
+        assert set(expected) == set(q.program.tensors) - set(q.program.constants)
+        for name, codes in expected.items():
+            np.testing.assert_array_equal(found[name], codes, err_msg=name)
+        for name, output in OnnxRuntime(q.ir).run(feeds).items():
+            np.testing.assert_array_equal(found[name], output, err_msg=name)
