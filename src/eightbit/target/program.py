@@ -106,6 +106,27 @@ class MatMulToFloat(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class DynamicQuantize(Op):
+    """Float tensor to codes by the range of its own values: outputs are the codes, their float32 scale, zero point.
+
+    The scale is known only when the program runs, so the codes are not among the program's `tensors`.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicGemm(Op):
+    """Product of dynamic codes with a constant matrix, to float32: (..., K) x (K, N) -> (..., N).
+
+    Inputs are the three outputs of a `DynamicQuantize`. `weight` int8 (K, N); `weight_scale` float32 (N,); `bias`
+    float32 (N,), added after scaling, or None.
+    """
+
+    weight: Int8Array
+    weight_scale: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Op):
     """Sum of two tensors, broadcasting."""
 

@@ -14,6 +14,7 @@ from eightbit.errors import EngineError
 from eightbit.target import program as p
 
 INT32_MAX = 2**31 - 1
+DYNAMIC_MAGNITUDE = 255  # largest |q - z| where the zero point is not known beforehand
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -58,7 +59,7 @@ def _tensors(program: p.Program) -> Iterator[str]:
 
 
 def _code_names(op: p.Op) -> tuple[str, ...]:
-    if isinstance(op, p.FloatIsland):
+    if isinstance(op, p.FloatIsland | p.DynamicQuantize | p.DynamicGemm):
         return ()
     if isinstance(op, p.Quantize):
         return op.outputs
@@ -75,6 +76,19 @@ def accumulator_limits(op: p.Conv | p.Gemm | p.GemmToFloat, zero_point: int) -> 
     positive, negative = np.maximum(w, 0).sum(1), np.minimum(w, 0).sum(1)
     bias = op.bias.astype(np.int64)
     return bias + positive * low + negative * high, bias + positive * high + negative * low
+
+
+def _dynamic(op: p.Op, program: p.Program) -> Iterator[str]:
+    assert isinstance(op, p.DynamicGemm)
+    channels = op.weight.shape[1]
+    if op.weight.dtype != np.int8:
+        yield f"weight is {op.weight.dtype}, not int8"
+    for field, array in (("weight_scale", op.weight_scale), ("bias", op.bias)):
+        if array is not None and not (array.dtype == np.float32 and array.shape == (channels,)):
+            yield f"{field} is {array.dtype} {array.shape}, not float32 ({channels},)"
+    worst = DYNAMIC_MAGNITUDE * np.abs(op.weight.astype(np.int64)).sum(0).max(initial=0)
+    if worst > INT32_MAX:
+        yield f"a channel can reach an accumulator of {int(worst):,}, beyond int32: use fewer inputs per output"
 
 
 def _layer(op: p.Op, program: p.Program) -> Iterator[str]:
@@ -130,6 +144,7 @@ _CHECKS: dict[type[p.Op], Callable[[p.Op, p.Program], Iterator[str]]] = {
     p.Conv: _layer,
     p.Gemm: _layer,
     p.GemmToFloat: _layer,
+    p.DynamicGemm: _dynamic,
     p.Lookup: _lookup,
     p.Concat: _concat,
     **dict.fromkeys(

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
 from eightbit.target import program as p
-from eightbit.target.engine import conv, elementwise, gemm, movement, pool, softmax
+from eightbit.target.engine import conv, dynamic, elementwise, gemm, movement, pool, softmax
 
 Array = NDArray[np.generic]
-Kernel = Callable[..., Array]
+Kernel = Callable[..., "Array | tuple[Array, ...]"]
 IslandRunner = Callable[[p.FloatIsland, Mapping[str, Array]], Mapping[str, Array]]
 
 KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
@@ -29,6 +29,8 @@ KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
     p.MatMul: gemm.matmul,
     p.GemmToFloat: gemm.gemm,
     p.MatMulToFloat: gemm.matmul,
+    p.DynamicQuantize: dynamic.dynamic_quantize,
+    p.DynamicGemm: dynamic.dynamic_gemm,
     p.Add: elementwise.binary,
     p.Mul: elementwise.binary,
     p.MaxPool: pool.max_pool,
@@ -72,7 +74,8 @@ def run(
     last_use = {name: i for i, op in enumerate(program.ops) for name in op.inputs}
     for i, (op, kernel) in enumerate(zip(program.ops, kernels, strict=True)):
         if kernel is not None:
-            values[op.outputs[0]] = kernel(*(values[name] for name in op.inputs))
+            made = kernel(*(values[name] for name in op.inputs))
+            values.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
         elif isinstance(op, p.FloatIsland) and island is not None:
             values.update(island(op, {name: values[name] for name in op.inputs}))
         else:
@@ -85,7 +88,8 @@ def run(
                 values.pop(name, None)
     result = {name: values[name] for name in program.outputs}
     if keep:
-        result.update({name: values[name] for name in program.tensors if name in values})
+        dynamic_codes = (op.outputs[0] for op in program.ops if isinstance(op, p.DynamicQuantize))
+        result.update({name: values[name] for name in (*program.tensors, *dynamic_codes) if name in values})
     return result
 
 

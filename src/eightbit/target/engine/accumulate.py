@@ -34,14 +34,17 @@ class ExactWeight:
         return self.bias is None
 
 
-def exact_weight(weight: NDArray[np.int8], bias: NDArray[np.integer], zero_point: int) -> ExactWeight:
+def exact_weight(
+    weight: NDArray[np.int8], bias: NDArray[np.integer], zero_point: int, *, largest: int = CODE_MAGNITUDE
+) -> ExactWeight:
     """Prepare `weight` (..., O, K), applied from the left, with `bias` (..., O), for codes of `zero_point`.
 
-    The input's zero point goes into the bias: sum w (q - z) = sum w q - z sum w.
+    The input's zero point goes into the bias: sum w (q - z) = sum w q - z sum w. `largest` is the largest magnitude
+    of what the weight will be multiplied with.
     """
     w = weight.astype(np.int64)
     folded = bias.astype(np.int64) - zero_point * w.sum(-1)
-    magnitude = np.abs(w) * CODE_MAGNITUDE
+    magnitude = np.abs(w) * largest
     if (magnitude.sum(-1) + np.abs(folded)).max(initial=0) <= FLOAT32_EXACT:
         augmented = np.concatenate([w, folded[..., None]], axis=-1).astype(np.float32)
         return ExactWeight(((slice(0, w.shape[-1] + 1), augmented),), None)

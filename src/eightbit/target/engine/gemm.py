@@ -52,7 +52,9 @@ def gemm(
     return apply
 
 
-def accumulators(weight: ExactWeight, codes: Codes) -> Iterator[tuple[int, NDArray[np.floating]]]:
+def accumulators(
+    weight: ExactWeight, codes: NDArray[np.integer]
+) -> Iterator[tuple[int, NDArray[np.floating]]]:
     """(first row, accumulators (N, rows)) of codes (rows, K), at most `ROWS` of them at a time."""
     depth = codes.shape[1]
     for begin in range(0, codes.shape[0], ROWS):
