@@ -288,7 +288,10 @@ def test_an_interrupted_save_keeps_the_old_file(
         ("[weights]\nbit = 8", ("'bit'", "[weights]", "'bits'")),
         ("[weights]\nbits = true", ("'bits'", "int")),
         ("[weights]\nbits = 12", ("12",)),
-        ('[weights]\nrange = "best"', ("'best'", "'minmax', 'moving-average', 'percentile', 'mse', 'entropy'")),
+        (
+            '[weights]\nrange = "best"',
+            ("'best'", "'minmax', 'moving-average', 'percentile', 'mse', 'entropy'"),
+        ),
         ('[weights]\nrange = { name = "mse", step = 3 }', ("'step'", "'steps'")),
         ('[overrides]\n"a*" = "int4"', ("'a*'", "'int4'", "'float'")),
         ("weights = 8", ("[weights]",)),

@@ -82,6 +82,8 @@ class Report:
 
     def __str__(self) -> str:
         what = "weights quantized, activations in float" if self.recipe.weights_only else ""
+        if self.recipe.dynamic:
+            what = f"activations quantized in every run; {len(self.islands)} nodes left in float"
         counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
         lines = [what or counted]
         return "\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)])
@@ -150,8 +152,8 @@ def quantize(
 
     `model` is what `load` returns or accepts. `calibration` holds inputs as the model takes them: one array, a dict,
     or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset); None will do for a recipe that looks at no
-    data (`activations=FLOAT`, rounding to the nearest). A torch module without a `load` takes its
-    example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
+    data (`activations=FLOAT` or `Activations(dynamic=True)`, rounding to the nearest). A torch module without a `load`
+    takes its example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
     """
     if not isinstance(model, Model):
         model, calibration = _load_with_data(model, calibration)
@@ -163,7 +165,7 @@ def quantize(
 def open(path: str | os.PathLike[str]) -> QuantizedModel:
     """Read back what `QuantizedModel.save` wrote. Raises LoadError, also for a graph without quantized tensors."""
     graph = load_graph(path)
-    if not any(node.op_type == "DequantizeLinear" for node in graph.graph):
+    if not any(node.op_type in ("DequantizeLinear", "MatMulInteger") for node in graph.graph):
         raise LoadError(
             f"{os.fspath(path)}: a float model, with no DequantizeLinear in it; eightbit.load reads those"
         )

@@ -72,5 +72,5 @@ def test_a_missing_package_and_a_missing_file_are_named(monkeypatch):
     ):
         module._read("skimage", "data/coffee.png")
     monkeypatch.undo()
-    with pytest.raises(LoadError, match="skimage ships no data/lena.png in this version"):
+    with pytest.raises(LoadError, match=r"skimage ships no data/lena\.png in this version"):
         module._read("skimage", "data/lena.png")

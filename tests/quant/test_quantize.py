@@ -294,3 +294,51 @@ def test_masks_stay_in_float_and_scores_leave_the_integers_without_rounding():
     assert ("MatMulIntegerToFloat") in {op for op, _ in optimized_ops(q)}
     float_y, int_y = (FloatSession(g).run(data)["y"] for g in (model, q))
     assert ((int_y - float_y) ** 2).sum() < 1e-2 * (float_y**2).sum()
+
+
+def residual_stream():
+    """Two additions that only a LayerNorm reads."""
+    body = """g (float[N,6,8] x) => (float[N,6,8] y) {
+        a = MatMul (x, w1)
+        b = Add (a, b1)
+        s = Add (b, x)
+        n = LayerNormalization <axis=-1> (s, one)
+        c = MatMul (n, w2)
+        d = Add (c, b2)
+        t = Add (d, n)
+        y = LayerNormalization <axis=-1> (t, one)
+    }"""
+    weights = {
+        "w1": normal(8, 8, seed=1),
+        "w2": normal(8, 8, seed=2),
+        "b1": normal(8, seed=3),
+        "b2": normal(8, seed=4),
+    }
+    return named(prepare(graph(body, **weights, one=np.ones(8, np.float32))))
+
+
+def test_sums_with_outliers_that_only_float_reads_stay_in_float():
+    calm, wild = normal(8, 6, 8), normal(8, 6, 8)
+    wild[3, 2, 5] = 2000
+    for data, kept in ((calm, []), (wild, ["s"])):
+        _, placement, _ = quantize_graph(
+            residual_stream(), data, Recipe(activations=Activations(range=MinMax()))
+        )
+        assert not [i for i in placement.islands if "outliers" in i.reason]  # extremes alone do not tell
+        q, placement, _ = quantize_graph(
+            residual_stream(), data, Recipe(activations=Activations(range=Percentile(99)))
+        )
+        strained = [i for i in placement.islands if i.reason.startswith("outliers: codes would keep")]
+        assert [i.node for i in strained] == kept
+        assert [op for op, _ in optimized_ops(q)].count("QLinearAdd") == 2 - len(kept)
+
+
+def test_smooth_is_a_choice_and_must_be_a_fraction():
+    model, data = residual_stream(), normal(8, 6, 8)
+    outputs = [
+        FloatSession(quantize_graph(model, data, Recipe(smooth=alpha))[0]).run({"x": data})["y"]
+        for alpha in (None, 0.8)
+    ]
+    assert (outputs[0] != outputs[1]).any()
+    with pytest.raises(QuantizationError, match=r"smooth must lie in \[0, 1\], or be None"):
+        Recipe(smooth=1.5)

@@ -278,3 +278,13 @@ def _seen(extremes: Extremes) -> Limits:
 
 
 _NOTHING = "no value was seen; give at least one calibration sample"
+
+
+def predicted_sqnr_db(calibrator: Calibrator, state: Histogram, itype: IntType, symmetric: bool) -> float:
+    """What codes in the calibrator's limits would keep of the values seen: their signal to noise ratio in decibels."""
+    if state.exponent is None:
+        return float("inf")
+    lo, hi = calibrator.limits(state, itype, symmetric)
+    centers, counts = state.occupied()
+    noise = code_error(centers, counts, lo, hi, itype, symmetric)
+    return float(10 * np.log10(counts @ centers**2 / noise)) if noise > 0 else float("inf")

@@ -7,7 +7,7 @@ is a float island, and is listed with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -58,10 +58,11 @@ class Placement:
         return tuple(dict.fromkeys(self.sources.values()))
 
 
-def place(model: ir.Model, recipe: Recipe) -> Placement:
+def place(model: ir.Model, recipe: Recipe, strained: Mapping[str, str] | None = None) -> Placement:
     """Decide for every node of a prepared graph whether it runs in integers.
 
-    Raises QuantizationError for an override whose pattern matches no node.
+    `strained` names nodes that calibration found unfit for codes, with the reason. Raises QuantizationError for an
+    override whose pattern matches no node.
     """
     names = [_name(node) for node in model.graph]
     for pattern in recipe.overrides:
@@ -70,7 +71,7 @@ def place(model: ir.Model, recipe: Recipe) -> Placement:
                 f"override {pattern!r} matches no node; the graph has {', '.join(names[:8])}"
                 + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             )
-    draft = _Draft(recipe)
+    draft = _Draft(recipe, strained or {})
     for node in model.graph:
         draft.put(node)
     return draft.finished(model)
@@ -81,6 +82,7 @@ class _Draft:
     """A placement under construction, one node after another in topological order."""
 
     recipe: Recipe
+    strained: Mapping[str, str]
     layers: list[str] = field(default_factory=list)
     integer: list[str] = field(default_factory=list)
     clamps: list[ir.Node] = field(default_factory=list)
@@ -94,7 +96,7 @@ class _Draft:
 
     def put(self, node: ir.Node) -> None:
         """Decide for one node; those before it are decided."""
-        reason = _refusal(node, self.recipe) or self._poor_company(node)
+        reason = _refusal(node, self.recipe) or self.strained.get(_name(node)) or self._poor_company(node)
         out = _name(node.outputs[0])
         if reason is not None:
             self.islands.append(Island(_name(node), node.op_type, reason))

@@ -79,15 +79,25 @@ class Weights:
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations: one scale and zero point a tensor, unsigned codes at the ONNX border."""
+    """Activations: one scale and zero point a tensor, unsigned codes at the ONNX border.
+
+    With `dynamic` the scale is not calibrated: each Gemm and MatMul with a constant matrix finds the range of its
+    input anew in every run, and hands float32 on. Everything else stays in float.
+    """
 
     bits: int = 8
     range: Calibrator = MinMax()
     symmetric: bool = False
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
         if self.bits != 8:
             raise QuantizationError(f"Activations(bits={self.bits}): 8 bits are supported")
+        if self.dynamic and (self.symmetric or self.range != MinMax()):
+            raise QuantizationError(
+                f"{self}: the range is that of the values themselves, asymmetric, in every run; leave `range` and "
+                "`symmetric` as they are, or choose dynamic=False"
+            )
 
     @property
     def itype(self) -> IntType:
@@ -102,15 +112,22 @@ class Recipe:
     `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns
     of node names (shell style, `"classifier*"`) to FLOAT.
 
+    `smooth` is the alpha of SmoothQuant for layers behind a LayerNorm or a Gelu (0: the spread of channels stays in
+    the activations, 1: all of it moves into the weights; None: the graph is left as it is); it changes nothing in
+    networks that have none.
+
     With `activations=FLOAT` only the weights become codes: the file shrinks, and the arithmetic stays in float32.
     """
 
     weights: Weights = Weights()
     activations: Activations | Keep = Activations()
     bias_correction: bool = False
+    smooth: float | None = 0.85
     overrides: Mapping[str, Keep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise QuantizationError(f"Recipe(smooth={self.smooth}): smooth must lie in [0, 1], or be None")
         if isinstance(self.weights.granularity, PerGroup) and not self.weights_only:
             raise QuantizationError(
                 f"{self.weights.granularity} has no integer kernel: an int32 accumulator holds one scale a channel; "
@@ -121,6 +138,11 @@ class Recipe:
     def weights_only(self) -> bool:
         """Whether activations stay in float."""
         return self.activations is FLOAT
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether activations take their scale from each run, not from calibration."""
+        return isinstance(self.activations, Activations) and self.activations.dynamic
 
     @property
     def codes(self) -> Activations:

@@ -1,6 +1,7 @@
-"""A recipe written down: a TOML file in, the same frozen `Recipe` that Python code would build out.
+"""A recipe written down: a TOML file in, the same frozen `Recipe` that Python code would build out::
 
     bias_correction = true
+    smooth = 0.85                                   # false: no SmoothQuant
 
     [weights]
     bits = 8
@@ -12,6 +13,7 @@
     [activations]
     range = "minmax"
     symmetric = false
+    dynamic = false                                 # true: no calibration, scales found in every run
 
     [overrides]                                     # patterns of node names
     "classifier*" = "float"
@@ -92,6 +94,8 @@ def _value(kind: type, key: str, value: Any) -> Any:
         return {pattern: _keep(pattern, choice) for pattern, choice in _pairs(value)}
     if key in _CHOICES:
         return _choice(key, value)
+    if key == "smooth" and value is False:
+        return None
     default = next(f.default for f in fields(kind) if f.name == key)
     wanted = type(default)
     if wanted is float and type(value) is int:

@@ -12,8 +12,10 @@ from eightbit.quant.placement import Island, Placement, place
 from eightbit.quant.recipe import Activations, PerChannel, PerGroup, Recipe
 
 
-def place_weights(model: ir.Model, recipe: Recipe) -> Placement:
-    """A placement of the layers alone: the same that `place` finds, and every other node an island.
+def place_weights(
+    model: ir.Model, recipe: Recipe, *, reason: str = "the recipe keeps activations in float"
+) -> Placement:
+    """A placement of the layers alone: the same that `place` finds, and every other node an island, for `reason`.
 
     Raises QuantizationError for an override that matches no node, for a graph without layers, and for groups in a
     MatMul whose weight is no matrix.
@@ -31,8 +33,7 @@ def place_weights(model: ir.Model, recipe: Recipe) -> Placement:
     for node in model.graph:
         name = str(node.name)
         if name not in layers:
-            reason = reasons.get(name, "the recipe keeps activations in float")
-            islands.append(Island(name, node.op_type, reason))
+            islands.append(Island(name, node.op_type, reasons.get(name, reason)))
         elif isinstance(recipe.weights.granularity, PerGroup) and node.op_type == "MatMul":
             weight = constant(node.inputs[1])
             if weight is not None and weight.ndim != 2:
