@@ -106,8 +106,17 @@ def _quantize_weights(
 def _quantize_dynamically(
     model: ir.Model, calibration: Any, recipe: Recipe, progress: Progress | None
 ) -> tuple[ir.Model, Placement]:
-    """Dynamic layers; `calibration` may be None unless rounding or bias correction looks at data."""
+    """Dynamic layers; `calibration` may be None unless rounding or bias correction looks at data.
+
+    SmoothQuant takes the largest input of each channel from the data, and is left out without them.
+    """
     placement = place_dynamic(model, recipe)
+    data = None if calibration is None else _replayable(calibration)
+    sites = () if recipe.smooth is None or data is None else smooth_sites(model, placement.layers)
+    if sites and recipe.smooth is not None:
+        peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
+        model = smooth(model, sites, peaks, recipe.smooth)
+        placement = place_dynamic(model, recipe)
     moments = {}
     if recipe.needs_moments:
         if calibration is None:
@@ -115,7 +124,7 @@ def _quantize_dynamically(
                 "this recipe looks at data to round weights or correct biases; give calibration data, or choose "
                 "Nearest() and bias_correction=False, which need none"
             )
-        moments = layer_moments(model, placement.layers, calibration, progress=progress)
+        moments = layer_moments(model, placement.layers, data, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
     return insert_dynamic(model, placement, layers), placement
 
