@@ -75,7 +75,7 @@ def equalize(
 
 def channel_scales(peaks: list[np.ndarray], strength: float) -> np.ndarray:
     """The s of equation (2), (C,) float64, for tensors whose channels have these `peaks`; 1 for a dead channel."""
-    relative = np.max([p.astype(np.float64) / max(float(p.max()), 1e-30) for p in peaks], axis=0)
+    relative = np.max([p.astype(np.float64) / (float(p.max()) or 1.0) for p in peaks], axis=0)
     scale = np.ones(len(relative))
     alive = relative > 0
     scale[alive] = np.minimum(relative[alive] ** -strength, LARGEST)
