@@ -2,11 +2,11 @@
 
 One scale a tensor serves all channels of an activation, so a channel that stays below a tenth of the largest wastes
 nine tenths of its codes. In a group of tensors (`channels`), channel c can be multiplied by any s[c] > 0 if the layers
-before give it and the layers behind take it back:
+before give it and the layers behind take it back::
 
     W_before[c, :] *= s[c],  b_before[c] *= s[c],  W_behind[:, c] /= s[c]                                        (1)
 
-With r[c] the largest magnitude seen of channel c, relative to the largest of its tensor, we take
+With r[c] the largest magnitude seen of channel c, relative to the largest of its tensor, we take::
 
     s[c] = r[c] ** -strength                                                                                     (2)
 
