@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import eightbit as eb
+from eightbit.graph.run import FloatSession
 from eightbit.target import program as p
 from eightbit.target.engine import run
 from eightbit.target.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
@@ -58,3 +59,18 @@ def test_static_transformer_has_no_differing_integer(bert: Any) -> None:
             np.testing.assert_array_equal(found[name], codes, err_msg=name)
         for name, output in OnnxRuntime(q.ir).run(feeds).items():
             np.testing.assert_array_equal(found[name], output, err_msg=name)
+
+
+def test_dynamic_transformer_has_no_differing_number(bert: Any) -> None:
+    q = eb.quantize(bert, None, eb.Recipe(activations=eb.Activations(dynamic=True)))
+    kinds = Counter(type(op) for op in q.program.ops)
+    assert kinds[p.DynamicGemm] == LAYERS * 6
+    operators = Counter(op for op, _ in optimized_ops(q.ir))
+    assert operators["DynamicQuantizeMatMul"] + operators["MatMulIntegerToFloat"] == LAYERS * 6
+    for feeds in (sentences(100, 3, 11), sentences(101, 1, 5)):
+        found = run(q.program, feeds, island=run_island, keep=True)
+        for name, output in OnnxRuntime(q.ir).run(feeds).items():
+            np.testing.assert_array_equal(found[name], output, err_msg=name)
+        codes = [op.outputs[0] for op in q.program.ops if isinstance(op, p.DynamicQuantize)]
+        for name, expected in FloatSession(q.ir, codes, optimize=False).run(feeds).items():
+            np.testing.assert_array_equal(found[name], expected.astype(np.int16) - 128, err_msg=name)

@@ -137,12 +137,15 @@ class _Cutter:
         ordered = sorted(inside, key=self.position.__getitem__)
         nodes = [self.proto.graph.node[self.position[node]] for node in ordered]
         needed = {v.name for node in ordered for v in _reads(node)}
+        # ONNX Runtime's fusions look at shapes: an island is told what the whole graph knew, to be fused alike.
+        shaped = [v for node in ordered for v in node.outputs if v.shape is not None and v.dtype is not None]
         graph = helper.make_graph(
             nodes,
             "island",
             [_info(v) for v in inputs],
             [_info(v) for v in outputs],
             [self.weights[name] for name in self.weights if name in needed],
+            value_info=[_info(v) for v in shaped if v.name and v not in outputs],
         )
         model = helper.make_model(
             graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version
@@ -168,7 +171,7 @@ class _Cutter:
         rank = 1 if inputs[0].shape is None else max(1, len(inputs[0].shape))
         feed = {str(inputs[0].name): x.reshape((256,) + (1,) * (rank - 1))}
         loose = onnx.load_model_from_string(model)
-        for info in (*loose.graph.input, *loose.graph.output):
+        for info in (*loose.graph.input, *loose.graph.output, *loose.graph.value_info):
             info.type.tensor_type.ClearField("shape")
         result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
         table = quantize(np.asarray(result, np.float32).reshape(256), self.codes.tensors[target].params)
