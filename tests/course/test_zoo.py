@@ -1,0 +1,117 @@
+"""The models of the course: sizes, trained accuracy, names, and clear errors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eightbit.course import zoo
+from eightbit.course.datasets import fashion_mnist
+from eightbit.course.zoo import preprocess
+from eightbit.course.zoo.catalog import ENTRIES
+from eightbit.errors import LoadError
+
+torch = pytest.importorskip("torch")
+
+
+def parameters(name):
+    return sum(p.numel() for p in ENTRIES[name].build().parameters())
+
+
+def test_networks_have_the_sizes_of_their_papers():
+    assert 76_000 < parameters("resnet8") < 79_000  # MLPerf Tiny: 78,666 with three input channels
+    assert 50_000 < parameters("mobilenet") < 300_000
+    assert parameters("resnet50") == 25_557_032  # He et al. 2016 with 1,000 classes
+
+
+@pytest.mark.slow
+def test_efficientnet_lite0_has_its_weights():
+    net = zoo.load("efficientnet_lite0")
+    assert sum(p.numel() for p in net.parameters()) == 4_652_008
+    assert not net.training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet"])
+def test_checkpoints_know_their_clothes(name):
+    """91 % of the 10,000 test images is the promise; every tenth image leaves a standard error of 0.9 points."""
+    test = fashion_mnist().test
+    images, labels = test.images[::10], test.labels[::10]
+    with torch.no_grad():
+        answers = zoo.load(name)(torch.from_numpy(zoo.preprocess_for(name, images))).argmax(1).numpy()
+    assert (answers == labels).mean() > 0.90
+
+
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "resnet50"])
+def test_examples_fit_their_models(name):
+    net, example = ENTRIES[name].build().eval(), zoo.example(name, batch=2)
+    with torch.no_grad():
+        assert net(example).shape[0] == 2
+    assert torch.equal(example, zoo.example(name, batch=2))
+
+
+def test_preprocessing_follows_its_formula_and_wants_raw_bytes():
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+    x = zoo.preprocess_for("resnet8", images)
+    assert (x.shape, x.dtype) == ((2, 1, 28, 28), np.float32)
+    # Two roundings of float32 on numbers up to 2.
+    np.testing.assert_allclose(x[:, 0], (images / 255 - 0.2860) / 0.3530, rtol=0, atol=1e-6)
+    with pytest.raises(
+        LoadError, match=r"images are float64 with shape \(2, 28, 28\), expected uint8 of rank 3"
+    ):
+        zoo.preprocess_for("resnet8", images / 255)
+
+
+def test_lite_preprocessing_is_exact():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    np.testing.assert_array_equal(
+        preprocess.efficientnet_lite(images)[0, 0].ravel() * 128, np.arange(-127, 129)
+    )
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(LoadError, match="no model is called 'resnet9'; choose one of resnet8, mobilenet"):
+        zoo.load("resnet9")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eightbit.course.zoo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_the_command_lists_the_models():
+    listed = run("list")
+    assert listed.returncode == 0
+    assert all(name in listed.stdout for name in zoo.names())
+
+
+def test_the_command_trains_only_what_it_can():
+    refused = run("train", "efficientnet_lite0")
+    assert refused.returncode == 2
+    assert "is not trained here; choose one of resnet8, mobilenet" in refused.stderr
+
+
+@pytest.mark.slow
+def test_training_learns_and_writes_a_checkpoint(tmp_path: Path):
+    """Four epochs on 2,000 images take a network from one in ten to better than half."""
+    from eightbit.course.zoo import checkpoint, train
+
+    data = fashion_mnist()
+    small = type(data)(
+        type(data.train)(data.train.images[:2000], data.train.labels[:2000]),
+        type(data.test)(data.test.images[:500], data.test.labels[:500]),
+        data.classes,
+    )
+    entry = ENTRIES["resnet8"]
+    net = train.train(entry, train.Schedule(epochs=4, batch=64, peak=0.05), data=small)
+    assert train.accuracy(net, entry, small.test) > 0.5
+    path = tmp_path / "net.safetensors"
+    checkpoint.save_checkpoint(net, path)
+    again = entry.build()
+    checkpoint.load_checkpoint(again, path)
+    x = zoo.example("resnet8", 4)
+    with torch.no_grad():
+        assert torch.equal(net(x), again.eval()(x))
