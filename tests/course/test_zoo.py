@@ -95,8 +95,8 @@ def test_the_command_trains_only_what_it_can():
 
 
 @pytest.mark.slow
-def test_training_learns_and_writes_a_checkpoint(tmp_path: Path):
-    """Four epochs on 2,000 images take a network from one in ten to better than half."""
+def test_training_learns_and_writes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Three epochs on 2,000 images; what is saved is what comes back."""
     from eightbit.course.zoo import checkpoint, train
 
     data = fashion_mnist()
@@ -106,8 +106,10 @@ def test_training_learns_and_writes_a_checkpoint(tmp_path: Path):
         data.classes,
     )
     entry = ENTRIES["resnet8"]
-    net = train.train(entry, train.Schedule(epochs=4, batch=64, peak=0.05), data=small)
-    assert train.accuracy(net, entry, small.test) > 0.5
+    net = train.train(entry, train.Schedule(epochs=3, batch=64, peak=0.05), data=small)
+    losses = [float(line.rsplit(maxsplit=1)[1]) for line in capsys.readouterr().err.splitlines()]
+    assert len(losses) == 3
+    assert losses[-1] < 0.7 * losses[0]
     path = tmp_path / "net.safetensors"
     checkpoint.save_checkpoint(net, path)
     again = entry.build()
