@@ -118,7 +118,7 @@ def test_the_scale_follows_the_input() -> None:
 )
 def test_each_option_changes_the_output(recipe: Recipe) -> None:
     x = normal(6, 12, seed=9)
-    first, _, _ = quantize_graph(net(), x, Recipe(activations=Activations(dynamic=True), smooth=None))
+    first, _, _ = quantize_graph(net(), x, Recipe(activations=Activations(dynamic=True), smooth=False))
     second, _, _ = quantize_graph(net(), None if recipe.dynamic else x, recipe)
     assert np.any(OnnxRuntime(first).run({"x": x})["y"] != OnnxRuntime(second).run({"x": x})["y"])
 
@@ -127,8 +127,8 @@ def test_each_option_changes_the_output(recipe: Recipe) -> None:
     "recipe",
     [
         DYNAMIC,  # smoothing takes the peaks of channels from data
-        Recipe(Weights(rounding=GPTQ()), Activations(dynamic=True), smooth=None),
-        Recipe(activations=Activations(dynamic=True), bias_correction=True, smooth=None),
+        Recipe(Weights(rounding=GPTQ()), Activations(dynamic=True), smooth=False),
+        Recipe(activations=Activations(dynamic=True), bias_correction=True, smooth=False),
     ],
 )
 def test_data_that_are_given_are_used(recipe: Recipe) -> None:

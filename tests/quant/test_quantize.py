@@ -337,8 +337,9 @@ def test_smooth_is_a_choice_and_must_be_a_fraction():
     model, data = residual_stream(), normal(8, 6, 8)
     outputs = [
         FloatSession(quantize_graph(model, data, Recipe(smooth=alpha))[0]).run({"x": data})["y"]
-        for alpha in (None, 0.8)
+        for alpha in (False, 0.5, True)
     ]
     assert (outputs[0] != outputs[1]).any()
-    with pytest.raises(QuantizationError, match=r"smooth must lie in \[0, 1\], or be None"):
+    assert (outputs[1] != outputs[2]).any()
+    with pytest.raises(QuantizationError, match=r"smooth must lie in \[0, 1\], or be True or False"):
         Recipe(smooth=1.5)

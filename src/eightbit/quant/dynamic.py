@@ -7,7 +7,7 @@ range, and float32 between the layers. Chapter 5 sets it against static scales.
     y = Cast(MatMulInteger(x_q, w_q, x_z)) * (x_s * w_s) + bias
 
 ONNX Runtime fuses this to one kernel. Layers that read one tensor share its codes. Data, where they are given, serve
-SmoothQuant: MiniLM's mean cosine to float is 0.9940 without data, and 0.9958 with 32 sentences and `smooth=0.65`.
+SmoothQuant: MiniLM's mean cosine to float is 0.9940 without data, and 0.9958 with 32 sentences and alpha 0.65.
 """
 
 from __future__ import annotations

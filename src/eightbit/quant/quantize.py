@@ -50,11 +50,11 @@ def quantize_graph(
             f"nothing in this graph can be quantized: {len(placement.islands)} nodes, "
             + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
         )
-    sites = () if recipe.smooth is None else smooth_sites(model, placement.layers)
+    sites = () if recipe.alpha is None else smooth_sites(model, placement.layers)
     data = _replayable(calibration) if recipe.needs_moments or sites else calibration
-    if sites and recipe.smooth is not None:
+    if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
-        model = smooth(model, sites, peaks, recipe.smooth)
+        model = smooth(model, sites, peaks, recipe.alpha)
         placement = place(model, recipe)
     states = calibrate(model, placement.observed, data, recipe.codes.range, progress=progress)
     placement = place(model, recipe, _strained(model, placement, states, recipe))
@@ -112,10 +112,10 @@ def _quantize_dynamically(
     """
     placement = place_dynamic(model, recipe)
     data = None if calibration is None else _replayable(calibration)
-    sites = () if recipe.smooth is None or data is None else smooth_sites(model, placement.layers)
-    if sites and recipe.smooth is not None:
+    sites = () if recipe.alpha is None or data is None else smooth_sites(model, placement.layers)
+    if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
-        model = smooth(model, sites, peaks, recipe.smooth)
+        model = smooth(model, sites, peaks, recipe.alpha)
         placement = place_dynamic(model, recipe)
     moments = {}
     if recipe.needs_moments:

@@ -105,6 +105,11 @@ class Activations:
         return IntType(self.bits, signed=False)
 
 
+SMOOTHING = {"static": 0.85, "dynamic": 0.65}
+"""Alpha on MiniLM over docstrings: mean cosine to float 0.997 static, 0.996 dynamic; at 0.5 static it is 0.990, and at
+0.85 dynamic 0.992, which is worse than no smoothing at all."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to quantize a graph.
@@ -112,9 +117,9 @@ class Recipe:
     `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns
     of node names (shell style, `"classifier*"`) to FLOAT.
 
-    `smooth` is the alpha of SmoothQuant for layers behind a LayerNorm or a Gelu (0: the spread of channels stays in
-    the activations, 1: all of it moves into the weights; None: the graph is left as it is); it changes nothing in
-    networks that have none.
+    `smooth` lets SmoothQuant act behind every LayerNorm and Gelu, with the alpha that measured best (SMOOTHING), or
+    with a number as alpha: 0 leaves the spread of channels in the activations, 1 moves all of it into the weights.
+    It changes nothing in networks that have none; False leaves the graph as it is.
 
     With `activations=FLOAT` only the weights become codes: the file shrinks, and the arithmetic stays in float32.
     """
@@ -122,12 +127,14 @@ class Recipe:
     weights: Weights = Weights()
     activations: Activations | Keep = Activations()
     bias_correction: bool = False
-    smooth: float | None = 0.85
+    smooth: float | bool = True
     overrides: Mapping[str, Keep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise QuantizationError(f"Recipe(smooth={self.smooth}): smooth must lie in [0, 1], or be None")
+        if not 0 <= self.smooth <= 1:
+            raise QuantizationError(
+                f"Recipe(smooth={self.smooth}): smooth must lie in [0, 1], or be True or False"
+            )
         if isinstance(self.weights.granularity, PerGroup) and not self.weights_only:
             raise QuantizationError(
                 f"{self.weights.granularity} has no integer kernel: an int32 accumulator holds one scale a channel; "
@@ -150,6 +157,13 @@ class Recipe:
         if isinstance(self.activations, Keep):
             raise QuantizationError("this recipe keeps activations in float")
         return self.activations
+
+    @property
+    def alpha(self) -> float | None:
+        """The alpha of SmoothQuant; None if the graph is left as it is."""
+        if self.smooth is True:
+            return SMOOTHING["dynamic" if self.dynamic else "static"]
+        return None if self.smooth is False else self.smooth
 
     @property
     def needs_moments(self) -> bool:

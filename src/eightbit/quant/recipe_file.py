@@ -1,7 +1,7 @@
 """A recipe written down: a TOML file in, the same frozen `Recipe` that Python code would build out::
 
     bias_correction = true
-    smooth = 0.85                                   # false: no SmoothQuant
+    smooth = true                                   # or false, or a number: SmoothQuant's alpha
 
     [weights]
     bits = 8
@@ -94,8 +94,8 @@ def _value(kind: type, key: str, value: Any) -> Any:
         return {pattern: _keep(pattern, choice) for pattern, choice in _pairs(value)}
     if key in _CHOICES:
         return _choice(key, value)
-    if key == "smooth" and value is False:
-        return None
+    if key == "smooth" and type(value) in (bool, int, float):
+        return value
     default = next(f.default for f in fields(kind) if f.name == key)
     wanted = type(default)
     if wanted is float and type(value) is int:
