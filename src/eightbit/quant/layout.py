@@ -6,6 +6,7 @@ Rounding and correction see all layers alike: `rows` (G groups, C channels of th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +60,12 @@ class Layout:
         moved = (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
         return np.moveaxis(rows.reshape(moved), 0, self.axis)
 
-    def positions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The vectors of the input `x` that the rows meet, as columns: (G, K, N), padding included."""
+    def positions(self, x: NDArray[np.float32], *, thin: int | None = None) -> NDArray[np.float32]:
+        """The vectors of the input `x` that the rows meet, as columns: (G, K, N), padding included.
+
+        With `thin`, a convolution's are thinned out to every n-th along each spatial axis, with the smallest n that
+        leaves no more than `thin * K` of each sample.
+        """
         w = self.window
         if w is None:
             return x.reshape(1, -1, x.shape[-1]).transpose(0, 2, 1)
@@ -68,11 +73,24 @@ class Layout:
         spatial = len(w.kernel)
         x = np.pad(x, [(0, 0), (0, 0), *zip(w.pads[:spatial], w.pads[spatial:], strict=True)])
         spans = [(k - 1) * d + 1 for k, d in zip(w.kernel, w.dilations, strict=True)]
-        out = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, w.strides, strict=True)]
+        strides = w.strides
+        out = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, strides, strict=True)]
+        if thin is not None:
+            every = _every(out, thin * math.prod(w.kernel) * channels // w.groups)
+            strides = tuple(s * every for s in strides)
+            out = [-(-n // every) for n in out]
         columns = np.empty((batch, channels, int(np.prod(w.kernel)), *out), np.float32)
         for tap, index in enumerate(np.ndindex(*w.kernel)):  # tap by tap: each a strided copy of whole planes
-            steps = zip(index, w.dilations, w.strides, out, strict=True)
+            steps = zip(index, w.dilations, strides, out, strict=True)
             window = tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, s, n in steps)
             columns[:, :, tap] = x[(slice(None), slice(None), *window)]
         columns = columns.reshape(batch, w.groups, -1, int(np.prod(out)))
         return np.moveaxis(columns, 0, 2).reshape(w.groups, columns.shape[2], -1)
+
+
+def _every(counts: list[int], at_most: int) -> int:
+    """The smallest n for which every n-th of `counts` positions along each axis makes `at_most` or fewer."""
+    every = 1
+    while math.prod(-(-n // every) for n in counts) > max(1, at_most):
+        every += 1
+    return every
