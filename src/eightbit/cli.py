@@ -253,7 +253,7 @@ def _bars(totals: dict[str, int]) -> Iterator[Tick]:
     """Progress bars on stderr, one a stage, which vanish when done; silent where stderr is not a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
         tasks: dict[str, Any] = {}
 
         def tick(stage: str, done: int) -> None:
@@ -267,7 +267,7 @@ def _bars(totals: dict[str, int]) -> Iterator[Tick]:
 @contextmanager
 def _status(what: str) -> Iterator[None]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield
         return
     with console.status(what):

@@ -1,7 +1,7 @@
 """Integer arithmetic: an int32 accumulator to an int8 code, in each of the four ways that runtimes do it.
 
 In: accumulators, a multiplier (float32, or 31 bits and a shift), a zero point. Out: codes. The families differ in
-where they round and how ties go; NUMERICS calls them A to D, chapter 3 derives them.
+where they round and how ties go; chapter 3 derives them.
 
 ===========  ==============================================================  =====================================
 family       formula                                                         who

@@ -59,7 +59,7 @@ FLOAT = Keep.FLOAT
 class Weights:
     """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0.
 
-    Seven bits keep the products of pairs inside int16 on x86 processors without VNNI (NUMERICS: U8S8 saturation).
+    Seven bits keep the products of pairs inside int16 on x86 processors without VNNI.
     """
 
     bits: int = 8

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from eightbit.errors import EngineError
-from eightbit.graph.run import FLOAT_PRODUCTS, session, to_bytes
+from eightbit.graph.run import session, session_options, to_bytes
 from eightbit.target.program import FloatIsland
 
 Array = NDArray[np.generic]
@@ -78,9 +78,7 @@ def canonical(codes: Array) -> NDArray[np.int8]:
 
 def optimized(qdq: ir.Model) -> onnx.ModelProto:
     """The graph after ONNX Runtime's EXTENDED optimizations, as it would run."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry(*FLOAT_PRODUCTS)
+    options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
