@@ -8,7 +8,6 @@ import pytest
 from onnx import helper
 
 import eightbit as eb
-from eightbit.inspection import cpu_flags
 from tests.small_net import images, small_net
 
 VNNI = frozenset({"avx2", "avx512_vnni"})
@@ -92,12 +91,6 @@ def test_saturation_is_warned_of_only_where_it_can_happen(q):
 def test_dead_tensors_are_warned_of():
     dead = eb.quantize(eb.load(small_net()), np.zeros((2, 3, 8, 8), np.float32))
     assert any("'image'" in w and "calibration" in w for w in eb.inspect(dead, cpu=VNNI).warnings)
-
-
-def test_flags_are_read_from_the_system(tmp_path: Path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni\n")
-    assert cpu_flags(str(tmp_path / "cpuinfo")) == {"fpu", "avx2", "avx_vnni"}
-    assert cpu_flags(str(tmp_path / "absent")) == frozenset()
 
 
 def test_a_float_file_is_refused(tmp_path: Path):

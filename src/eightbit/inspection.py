@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import onnx_ir as ir
 
 from eightbit.graph.model import constant, dims
 from eightbit.graph.packing import packed_widths
+from eightbit.graph.processor import cpu_flags, pairs_saturate
 from eightbit.graph.save import file_bytes
 from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
@@ -140,15 +140,6 @@ def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
     )
 
 
-def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
-    """The flags of an x86 processor as Linux lists them; empty elsewhere."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
-
-
 def _why(node: ir.Node) -> str:
     known = node.op_type in LAYERS | INTEGER | MOVES | CLAMPS
     return "an operand or its result is float in the file" if known else "no integer form of this op"
@@ -251,7 +242,7 @@ def _bytes(model: ir.Model) -> dict[str, int]:
 def _warnings(
     model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...], flags: frozenset[str]
 ) -> Iterator[str]:
-    if "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & flags:
+    if pairs_saturate(flags):
         large = sum(
             array is not None
             and array.dtype == np.int8
