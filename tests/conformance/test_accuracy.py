@@ -6,18 +6,12 @@ import pytest
 import eightbit as eb
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import datasets, pictures, zoo
-from eightbit.quant.rounding import Nearest
 from eightbit.target.sessions import optimized_ops
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-PLAIN = eb.Recipe(
-    eb.Weights(range=eb.MinMax(), rounding=Nearest()),
-    eb.Activations(range=eb.MinMax()),
-    bias_correction=False,
-    equalize=False,
-)
+PLAIN = eb.Recipe(eb.Weights(range=eb.MinMax()), eb.Activations(range=eb.MinMax()))
 
 
 def in_batches(model, x, size=500):
