@@ -1,7 +1,8 @@
 """Time of one inference, batch 1, two threads: int8 against float in ONNX Runtime, and the NumPy engine against float.
 
 All calls of a comparison take turns in one process, in short bursts, so that a busy neighbour or a clock change falls
-on each of them; the median is taken. Only ratios are promised: times depend on the machine. On x86 the processor needs VNNI.
+on each of them; the median is taken. Only ratios are promised: times depend on the machine. On x86 the processor needs
+VNNI.
 """
 
 from __future__ import annotations
