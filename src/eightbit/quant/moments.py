@@ -22,7 +22,7 @@ from eightbit.quant.calibrate import Progress
 from eightbit.quant.layout import Layout
 
 PATCHES = 8
-"""Patches of a sample, for each input of the layer. All of them took nine times as long and changed no figure."""
+"""Patches of a sample, for each input of the layer. With a hundred, weights alone came out the same within 0.3 dB."""
 ELEMENTS = 2**20
 """Patches of several samples go into one product until they hold so many numbers."""
 
