@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from eightbit.confidence import LEVEL, PairedAccuracy, Share, paired, share
 from eightbit.errors import EngineError
+from eightbit.graph.equalize import recorded_scales
 from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, samples
 from eightbit.graph.model import constant
 from eightbit.graph.run import FloatSession
@@ -375,12 +376,17 @@ def _layers(
         return (), 0
     reference, integers = FloatSession(model, list(names.values())), IntegerTensors(qdq)
     noise = {code: _Noise() for code in names}
+    equalized = recorded_scales(qdq)
     for count, sample in enumerate(head, start=1):
         exact = reference.run(sample)
         for code, array in integers.run(sample).items():
             if code in names:
                 scale, zero_point = grids[code]
-                noise[code].update(exact[names[code]], scale * (array.astype(np.float32) - zero_point))
+                reference_array = exact[names[code]]
+                if names[code] in equalized:
+                    s = equalized[names[code]]
+                    reference_array = reference_array * s.reshape(-1, *[1] * (reference_array.ndim - 2))
+                noise[code].update(reference_array, scale * (array.astype(np.float32) - zero_point))
         if progress is not None:
             progress("layers", count)
     found = []

@@ -157,7 +157,7 @@ def quantize(
     """
     if not isinstance(model, Model):
         model, calibration = _load_with_data(model, calibration)
-    chosen = recipe or Recipe()
+    chosen = (recipe or Recipe()).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
     return QuantizedModel(graph, Report(placement.islands, params, chosen))
 

@@ -11,8 +11,6 @@ from eightbit.target.sessions import optimized_ops
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-PLAIN = eb.Recipe(eb.Weights(range=eb.MinMax()), eb.Activations(range=eb.MinMax()))
-
 
 def in_batches(model, x, size=500):
     return np.concatenate([model(x[i : i + size]) for i in range(0, len(x), size)])
@@ -23,7 +21,7 @@ def test_networks_on_ten_thousand_clothes(name, tmp_path):
     """Float knows 91 % at least; int8 is within 0.3 points of it, in at most 0.30 of the bytes, with no float layer."""
     data = datasets.fashion_mnist()
     model = eb.load(zoo.load(name), zoo.example(name))
-    q = eb.quantize(model, zoo.preprocess_for(name, data.train.images[:500]), PLAIN)
+    q = eb.quantize(model, zoo.preprocess_for(name, data.train.images[:500]), eb.Recipe.plain())
     x = zoo.preprocess_for(name, data.test.images)
     in_float, in_int8 = ((in_batches(m, x).argmax(1) == data.test.labels).mean() for m in (model, q))
     assert in_float >= 0.91
@@ -41,7 +39,7 @@ def test_efficientnet_lite0_with_plain_min_max():
     crops = pictures.imagenet_crops()
     calibration, test = (zoo.preprocess_for("efficientnet_lite0", c) for c in (crops.calibration, crops.test))
     model = eb.load(zoo.load("efficientnet_lite0"), zoo.example("efficientnet_lite0"))
-    q = eb.quantize(model, calibration, PLAIN)
+    q = eb.quantize(model, calibration, eb.Recipe.plain())
     in_float, in_int8 = (in_batches(m, test, 25) for m in (model, q))
     assert sqnr_db(in_float, in_int8) >= 14.5
     assert (in_float.argmax(1) == in_int8.argmax(1)).mean() >= 0.85

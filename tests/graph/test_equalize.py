@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.errors import CalibrationError, LoadError, QuantizationError
 from eightbit.graph.channels import channel_groups, channel_peaks
-from eightbit.graph.equalize import channel_scales, elastic_groups, equalize
+from eightbit.graph.equalize import METADATA, channel_scales, elastic_groups, equalize, recorded_scales
 from eightbit.graph.run import FloatSession
 from tests.graph.graphs import assert_same, graph, normal
 
@@ -47,14 +47,15 @@ DATA = normal(6, 3, 8, 8, seed=9)
 
 
 def measured(model, data=DATA):
-    return channel_peaks(model, [t for g in elastic_groups(model) for t in g.tensors], data)
+    return channel_peaks(model, [t for g in elastic_groups(model) for t in g.seen], data)
 
 
 def test_groups_reach_from_layer_to_layer():
     wide, clipped = channel_groups(block())
-    assert set(wide.tensors) == {"r", "d", "s", "p"}  # `a` is hidden in the Relu behind it
+    assert set(wide.tensors) == {"a", "r", "d", "s", "p"}
+    assert set(wide.seen) == {"r", "d", "s", "p"}  # `a` is hidden in the Relu behind it
     assert (wide.writers, wide.readers, wide.channels) == (("a", "d"), ("d", "c"), 4)
-    assert set(clipped.tensors) == {"k", "g", "f"}
+    assert set(clipped.seen) == {"k", "g", "f"}
     assert (clipped.writers, clipped.readers, clipped.ceiling) == (("c",), ("y",), 6.0)
     assert elastic_groups(block()) == (wide,)
 
@@ -97,6 +98,13 @@ def test_the_equalized_network_is_the_network(seed, strength):
     before = {n: v.const_value.numpy().copy() for n, v in model.graph.initializers.items()}
     result, count = equalize(model, measured(model), strength=strength)
     assert count == 1
+    scales = recorded_scales(result)
+    assert set(scales) == {"a", "r", "d", "s", "p"}
+    before_t, after_t = (FloatSession(m, list(scales)).run({"x": DATA}) for m in (model, result))
+    for name, scale in scales.items():
+        expected = before_t[name] * scale.reshape(-1, 1, 1)
+        # Scales are kept to eleven bits.
+        np.testing.assert_allclose(after_t[name], expected, rtol=0, atol=2**-11 * np.abs(expected).max())
     # Also for inputs unlike those measured: nothing in the group is clipped.
     assert_same(model, result)
     for name, array in before.items():
@@ -152,3 +160,12 @@ def test_bad_arguments_are_named():
     )
     with pytest.raises(CalibrationError, match=r"tensor 'a' takes a value that is NaN or Inf"):
         channel_peaks(model, ["a"], np.full((1, 3), 1e5, np.float32))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[["a"]]', '[[["a"], "AAA"]]', '[[["a"], 1]]'])
+def test_damaged_scales_are_an_error(text):
+    model = block()
+    assert recorded_scales(model) == {}
+    model.metadata_props[METADATA] = text
+    with pytest.raises(LoadError, match=r"metadata 'eightbit\.equalized' of the model are damaged"):
+        recorded_scales(model)

@@ -1,11 +1,15 @@
 """The stages together: which nodes become integer, what the graph then holds, and what it computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+import eightbit as eb
 from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.graph.equalize import recorded_scales
 from eightbit.graph.fold import prepare
 from eightbit.graph.run import FloatSession
 from eightbit.quant.calibrate import calibrate
@@ -13,7 +17,7 @@ from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Perc
 from eightbit.quant.placement import place
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
-from eightbit.quant.rounding import GPTQ
+from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 from eightbit.target.engine import run as run_program
 from eightbit.target.lower import lower
 from eightbit.target.sessions import optimized_ops, run_island
@@ -42,7 +46,7 @@ def named(model):
     return model
 
 
-def residual():
+def residual(clamp="Clip (a, zero, six)"):
     weights = {
         "w1": normal(4, 3, 3, 3),
         "b1": normal(4),
@@ -50,7 +54,9 @@ def residual():
         "w3": normal(5, 4),
         "b3": normal(5),
     }
-    return named(prepare(graph(RESIDUAL, **weights, zero=ZERO, six=SIX)))
+    bounds = {"zero": ZERO, "six": SIX} if "Clip" in clamp else {}
+    body = RESIDUAL.replace("Clip (a, zero, six)", clamp)
+    return named(prepare(graph(body, **weights, **bounds)))
 
 
 DATA = normal(6, 3, 8, 8, seed=9)
@@ -94,28 +100,56 @@ def test_the_graph_is_valid_runs_whole_in_integers_and_stays_near_float():
     assert (error**2).sum() < 2e-3 * (run(model) ** 2).sum()
 
 
+PLAIN = Recipe.plain()
+COARSE = replace(PLAIN, weights=Weights(bits=3, rounding=Nearest()))
+
+
 @pytest.mark.parametrize(
-    "recipe",
+    ("recipe", "otherwise"),
     [
-        Recipe(Weights(bits=4)),
-        Recipe(Weights(granularity=PerTensor())),
-        Recipe(Weights(bits=4, range=MSE())),
-        Recipe(Weights(rounding=GPTQ())),
-        Recipe(activations=Activations(range=Percentile(90.0))),
-        Recipe(activations=Activations(range=MSE(norm=1.0))),
-        Recipe(activations=Activations(symmetric=True)),
-        Recipe(Weights(bits=3), bias_correction=True),
-        Recipe(overrides={"c": FLOAT}),
+        (Recipe(), PLAIN),
+        (Recipe(Weights(bits=3)), Recipe(Weights(bits=3, rounding=Nearest()))),
+        (Recipe(), Recipe(activations=Activations(range=MSE(norm=1.0)))),
+        (Recipe(Weights(bits=3)), Recipe(Weights(bits=3), bias_correction=False)),
+        (Recipe(), Recipe(equalize=False)),
+        (COARSE, PLAIN),
+        (replace(PLAIN, weights=Weights(granularity=PerTensor(), rounding=Nearest())), PLAIN),
+        (replace(COARSE, weights=replace(COARSE.weights, range=MSE())), COARSE),
+        (replace(COARSE, weights=replace(COARSE.weights, rounding=GPTQ())), COARSE),
+        (replace(COARSE, bias_correction=True), COARSE),
+        (replace(PLAIN, equalize=True), PLAIN),
+        (replace(PLAIN, activations=Activations(range=Percentile(90.0))), PLAIN),
+        (replace(PLAIN, activations=Activations(range=MSE(norm=1.0))), PLAIN),
+        (replace(PLAIN, activations=Activations(range=MinMax(), symmetric=True)), PLAIN),
+        (replace(PLAIN, overrides={"c": FLOAT}), PLAIN),
     ],
-    ids=lambda r: str(r)[:80],
+    ids=str,
 )
-def test_every_option_changes_the_output_and_not_too_much(recipe):
-    model = residual()
-    base = Recipe(Weights(bits=recipe.weights.bits))
-    plain = base if recipe.weights.bits != 4 or recipe.weights != base.weights else Recipe()
-    y, other = (run(quantize_graph(model, DATA, r)[0]) for r in (recipe, plain))
+def test_every_option_changes_the_output_and_not_too_much(recipe, otherwise):
+    model = residual("Relu (a)")
+    y, other = (run(quantize_graph(model, DATA, r)[0]) for r in (recipe, otherwise))
     assert (y != other).any()
     assert ((y - run(model)) ** 2).sum() < 0.2 * (run(model) ** 2).sum()
+
+
+def test_what_a_recipe_leaves_open_depends_on_the_data_alone():
+    assert Recipe().settled(has_data=True) == Recipe(Weights(rounding=GPTQ()), bias_correction=True)
+    assert Recipe().settled(has_data=False) == Recipe(Weights(rounding=Nearest()), bias_correction=False)
+    chosen = Recipe(Weights(rounding=AdaRound()), bias_correction=False)
+    assert chosen.settled(has_data=True) == chosen.settled(has_data=False) == chosen
+
+
+def test_equalized_tensors_are_named_in_the_graph_and_its_file(tmp_path):
+    model = residual("Relu (a)")
+    q = eb.quantize(eb.Model(model), DATA, replace(PLAIN, equalize=True))
+    scales = recorded_scales(q.ir)
+    assert set(scales) == {"a", "r", "c", "s", "t", "p", "m", "f"}
+    plain = eb.quantize(eb.Model(model), DATA, PLAIN)
+    assert recorded_scales(plain.ir) == {}
+    again = recorded_scales(eb.open(q.save(tmp_path / "q.onnx")).ir)
+    assert again.keys() == scales.keys()
+    for name, scale in scales.items():
+        np.testing.assert_array_equal(again[name], scale)
 
 
 def test_an_override_leaves_its_nodes_in_float_and_the_report_says_so():

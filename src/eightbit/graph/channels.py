@@ -28,7 +28,7 @@ CHANNEL_AXIS = 1
 class ChannelGroup:
     """Names of tensors that carry the same `channels`, of the layers that write to them and that read from them.
 
-    A tensor that only a clamp reads is left out: the clamp becomes one with the layer before it.
+    `hidden` are those of the tensors that only a clamp reads: the clamp becomes one with the layer before it.
     `ceiling` is the smallest upper bound of a Clip inside the group, infinity where there is none.
     """
 
@@ -37,6 +37,12 @@ class ChannelGroup:
     readers: tuple[str, ...]
     channels: int
     ceiling: float = math.inf
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The tensors that become codes."""
+        return tuple(name for name in self.tensors if name not in self.hidden)
 
 
 def channel_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
@@ -80,11 +86,9 @@ def channel_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
         if root in shut or not into or not out or channels is None:
             continue
         ceiling = min((b for value, b in ceilings if sets.root(value) == root), default=math.inf)
-        found.append(
-            ChannelGroup(
-                tuple(str(v.name) for v in members if id(v) not in hidden), into, out, channels, ceiling
-            )
-        )
+        names = tuple(str(v.name) for v in members)
+        covered = tuple(str(v.name) for v in members if id(v) in hidden)
+        found.append(ChannelGroup(names, into, out, channels, ceiling, covered))
     return tuple(found)
 
 

@@ -24,15 +24,18 @@ Source: Nagel et al. 2019, arXiv 1906.04721, section 4.1 (positive scaling equiv
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.errors import QuantizationError
+from eightbit.errors import LoadError, QuantizationError
 from eightbit.graph.channels import ChannelGroup, channel_groups
 from eightbit.graph.model import attribute, constant, input_at, is_op, set_constant
 
+METADATA = "eightbit.equalized"
 LARGEST = 64.0
 """No channel grows by more: one that is all but silent on the data may speak up later."""
 
@@ -43,7 +46,7 @@ def elastic_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
 
 
 def equalize(
-    model: ir.Model, peaks: Mapping[str, np.ndarray], *, strength: float = 0.25
+    model: ir.Model, peaks: Mapping[str, np.ndarray], *, strength: float = 0.5
 ) -> tuple[ir.Model, int]:
     """A new graph that computes the same with evener activation channels, and how many groups of tensors that took.
 
@@ -54,10 +57,10 @@ def equalize(
     if not 0 <= strength <= 1:
         raise QuantizationError(f"equalize(strength={strength}): it must lie in [0, 1]")
     result = model.clone()
+    scales: list[tuple[tuple[str, ...], np.ndarray]] = []
     nodes = {str(node.name): node for node in result.graph}
-    count = 0
     for group in elastic_groups(result):
-        known = {name: peaks[name] for name in group.tensors if name in peaks}
+        known = {name: peaks[name] for name in group.seen if name in peaks}
         for name, peak in known.items():
             if peak.shape != (group.channels,):
                 raise QuantizationError(
@@ -70,8 +73,9 @@ def equalize(
             _scale_outputs(nodes[name], scale)
         for name in group.readers:
             _scale_inputs(nodes[name], 1 / scale)
-        count += 1
-    return result, count
+        scales.append((group.tensors, scale))
+    _record(result, scales)
+    return result, len(scales)
 
 
 def channel_scales(peaks: list[np.ndarray], strength: float) -> np.ndarray:
@@ -81,6 +85,29 @@ def channel_scales(peaks: list[np.ndarray], strength: float) -> np.ndarray:
     alive = relative > 0
     scale[alive] = np.minimum(relative[alive] ** -strength, LARGEST)
     return scale
+
+
+def recorded_scales(model: ir.Model) -> dict[str, np.ndarray]:
+    """The s (C,) float32, to three digits, by which tensors of an equalized graph exceed those it was made from.
+
+    It is kept in the model's metadata and so in its file. Raises LoadError if they are damaged.
+    """
+    text = model.metadata_props.get(METADATA)
+    if text is None:
+        return {}
+    try:
+        groups = [(names, np.frombuffer(base64.b64decode(s), "<f2")) for names, s in json.loads(text)]
+        return {str(name): scale.astype(np.float32) for names, scale in groups for name in names}
+    except (ValueError, TypeError) as cause:
+        raise LoadError(
+            f"metadata {METADATA!r} of the model are damaged: {cause}; quantize it anew"
+        ) from cause
+
+
+def _record(model: ir.Model, scales: list[tuple[tuple[str, ...], np.ndarray]]) -> None:
+    groups = [(names, base64.b64encode(scale.astype("<f2").tobytes()).decode()) for names, scale in scales]
+    if groups:
+        model.metadata_props[METADATA] = json.dumps(groups, separators=(",", ":"))
 
 
 def _scale_outputs(node: ir.Node, scale: np.ndarray) -> None:

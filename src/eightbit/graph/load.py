@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from eightbit.errors import EngineError, LoadError
-from eightbit.graph import frameworks, naming, onnx_file, run
+from eightbit.graph import equalize, frameworks, naming, onnx_file, run
 from eightbit.graph.feeds import specs
 from eightbit.graph.model import check_weights
 
@@ -53,7 +53,10 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     if any(naming.TORCH_SCOPES in node.metadata_props for node in model.graph):
         naming.rename(model, naming.torch_scope, keep_parameters=True)  # a file that PyTorch exported
     passes.ClearMetadataAndDocStringPass()(model)
+    scales = model.metadata_props.get(equalize.METADATA)
     model.metadata_props.clear()
+    if scales is not None:  # what `compare` needs to know of an equalized graph
+        model.metadata_props[equalize.METADATA] = scales
     model.doc_string = model.graph.doc_string = None
     naming.fill_names(model)
     if name is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ import onnx_ir as ir
 from eightbit.arith.affine import QuantParams, params_from_range
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.channels import channel_peaks
+from eightbit.graph.equalize import elastic_groups, equalize
+from eightbit.graph.feeds import specs
 from eightbit.graph.model import constant
 from eightbit.graph.smooth import smooth, smooth_sites
 from eightbit.quant.calibrate import Progress, calibrate, parameters
@@ -23,6 +25,7 @@ from eightbit.quant.observers import Histogram, State
 from eightbit.quant.placement import FIXED_LIMITS, Placement, place
 from eightbit.quant.qdq import insert_qdq
 from eightbit.quant.recipe import Recipe
+from eightbit.quant.replay import replayable
 from eightbit.quant.weight_only import place_weights
 from eightbit.quant.weights import EncodedLayer, encode_layer
 
@@ -38,6 +41,7 @@ def quantize_graph(
 
     Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
     """
+    recipe = recipe.settled(calibration is not None)
     if recipe.weights_only:
         graph, placement = _quantize_weights(model, calibration, recipe, progress)
         return graph, placement, {}
@@ -51,7 +55,10 @@ def quantize_graph(
             + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
         )
     sites = () if recipe.alpha is None else smooth_sites(model, placement.layers)
-    data = _replayable(calibration) if recipe.needs_moments or sites else calibration
+    groups = elastic_groups(model) if recipe.equalizes else ()
+    data = replayable(calibration, specs(model)) if recipe.needs_moments or sites or groups else calibration
+    if groups:
+        model, _ = equalize(model, channel_peaks(model, [name for g in groups for name in g.seen], data))
     if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
         model = smooth(model, sites, peaks, recipe.alpha)
@@ -111,7 +118,7 @@ def _quantize_dynamically(
     SmoothQuant takes the largest input of each channel from the data, and is left out without them.
     """
     placement = place_dynamic(model, recipe)
-    data = None if calibration is None else _replayable(calibration)
+    data = None if calibration is None else replayable(calibration, specs(model))
     sites = () if recipe.alpha is None or data is None else smooth_sites(model, placement.layers)
     if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
@@ -127,12 +134,6 @@ def _quantize_dynamically(
         moments = layer_moments(model, placement.layers, data, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
     return insert_dynamic(model, placement, layers), placement
-
-
-def _replayable(calibration: Any) -> Any:
-    """The data, or a list of them if they can be walked through only once."""
-    once = iter(calibration) is calibration if isinstance(calibration, Iterable) else False
-    return list(calibration) if once else calibration
 
 
 def _fixed(model: ir.Model, placement: Placement) -> dict[str, tuple[float, float]]:

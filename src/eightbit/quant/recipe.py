@@ -7,14 +7,14 @@ Everything here is a frozen value; a recipe is data and holds no state. `Recipe(
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
-from eightbit.quant.calibrators import Calibrator, MinMax
-from eightbit.quant.rounding import Nearest, Rounding
+from eightbit.quant.calibrators import MSE, Calibrator, MinMax
+from eightbit.quant.rounding import GPTQ, Nearest, Rounding
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Keep(Enum):
     FLOAT = "float"
 
 
+SEARCHED = MSE()
 FLOAT = Keep.FLOAT
 """As an override: leave the node in float32. As a recipe's activations: quantize the weights only."""
 
@@ -59,13 +60,14 @@ FLOAT = Keep.FLOAT
 class Weights:
     """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0.
 
+    `rounding` None is GPTQ where there are calibration data, and to the nearest where there are none.
     Seven bits keep the products of pairs inside int16 on x86 processors without VNNI.
     """
 
     bits: int = 8
     granularity: Granularity = PerChannel()
     range: Calibrator = MinMax()
-    rounding: Rounding = Nearest()
+    rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -86,14 +88,14 @@ class Activations:
     """
 
     bits: int = 8
-    range: Calibrator = MinMax()
+    range: Calibrator = SEARCHED
     symmetric: bool = False
     dynamic: bool = False
 
     def __post_init__(self) -> None:
         if self.bits != 8:
             raise QuantizationError(f"Activations(bits={self.bits}): 8 bits are supported")
-        if self.dynamic and (self.symmetric or self.range != MinMax()):
+        if self.dynamic and (self.symmetric or self.range != Activations.range):
             raise QuantizationError(
                 f"{self}: the range is that of the values themselves, asymmetric, in every run; leave `range` and "
                 "`symmetric` as they are, or choose dynamic=False"
@@ -114,8 +116,11 @@ SMOOTHING = {"static": 0.85, "dynamic": 0.65}
 class Recipe:
     """How to quantize a graph.
 
-    `bias_correction` gives back to biases what weight rounding took from the mean outputs. `overrides` maps patterns
-    of node names (shell style, `"classifier*"`) to FLOAT.
+    What is left out is what measured best over the models of the course (see below), or with `None` the best that can
+    be done with the data given; `Recipe.plain()` is the opposite. `bias_correction` gives back to biases what weight
+    rounding took from the mean outputs. `equalize` evens out the channels of activations first (`graph.equalize`); it
+    has no say where activations are not calibrated. `overrides` maps patterns of node names (shell style,
+    `"classifier*"`) to FLOAT.
 
     `smooth` lets SmoothQuant act behind every LayerNorm and Gelu, with the alpha that measured best (SMOOTHING), or
     with a number as alpha: 0 leaves the spread of channels in the activations, 1 moves all of it into the weights.
@@ -126,7 +131,8 @@ class Recipe:
 
     weights: Weights = Weights()
     activations: Activations | Keep = Activations()
-    bias_correction: bool = False
+    bias_correction: bool | None = None
+    equalize: bool = True
     smooth: float | bool = True
     overrides: Mapping[str, Keep] = field(default_factory=dict)
 
@@ -165,10 +171,33 @@ class Recipe:
             return SMOOTHING["dynamic" if self.dynamic else "static"]
         return None if self.smooth is False else self.smooth
 
+    @classmethod
+    def plain(cls) -> Recipe:
+        """Min-max ranges, weights to the nearest code, the graph as it is: what most tools do by default."""
+        return cls(
+            weights=Weights(rounding=Nearest()),
+            activations=Activations(range=MinMax()),
+            bias_correction=False,
+            equalize=False,
+            smooth=False,
+        )
+
+    def settled(self, has_data: bool) -> Recipe:
+        """The same recipe with every None replaced by what it stands for."""
+        rounding = self.weights.rounding or (GPTQ() if has_data else Nearest())
+        correct = has_data if self.bias_correction is None else self.bias_correction
+        return replace(self, weights=replace(self.weights, rounding=rounding), bias_correction=correct)
+
+    @property
+    def equalizes(self) -> bool:
+        """Whether channels are equalized: calibrated codes gain by it, other activations do not."""
+        return self.equalize and not self.weights_only and not self.dynamic
+
     @property
     def needs_moments(self) -> bool:
         """Whether the weights' codes depend on the calibration data."""
-        return self.bias_correction or self.weights.rounding.needs_data
+        rounding = self.weights.rounding
+        return bool(self.bias_correction) or (rounding is not None and rounding.needs_data)
 
     def keeps_float(self, node_name: str) -> bool:
         """Whether an override leaves this node in float."""

@@ -1,6 +1,7 @@
 """A recipe written down: a TOML file in, the same frozen `Recipe` that Python code would build out::
 
     bias_correction = true
+    equalize = true
     smooth = true                                   # or false, or a number: SmoothQuant's alpha
 
     [weights]
@@ -11,7 +12,7 @@
     rounding = "gptq"                               # or "nearest", "adaround"
 
     [activations]
-    range = "minmax"
+    range = "mse"
     symmetric = false
     dynamic = false                                 # true: no calibration, scales found in every run
 
@@ -97,6 +98,8 @@ def _value(kind: type, key: str, value: Any) -> Any:
     if key == "smooth" and type(value) in (bool, int, float):
         return value
     default = next(f.default for f in fields(kind) if f.name == key)
+    if default is None:  # a switch that settles itself (`Recipe.settled`)
+        default = True
     wanted = type(default)
     if wanted is float and type(value) is int:
         return float(value)

@@ -18,6 +18,7 @@ from eightbit.quant.correct import corrected_bias
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import Moments
 from eightbit.quant.recipe import PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.rounding import Nearest
 
 BIAS_LIMIT = 2**30
 """Largest magnitude of a bias code: half of int32, so that the products have room beside it."""
@@ -66,7 +67,9 @@ def encode_layer(
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
     steps = steps_of(scale, group, rows.shape)
-    codes = choice.rounding.codes(rows, steps, choice.itype, None if moments is None else moments.hessian)
+    codes = (choice.rounding or Nearest()).codes(
+        rows, steps, choice.itype, None if moments is None else moments.hessian
+    )
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(np.int8))

@@ -28,7 +28,7 @@ class Entry:
     """One model. `module` defines `build() -> nn.Module` (untrained) and `load() -> nn.Module` (its weights).
 
     `shape` is one input without the batch axis; `preprocess` turns raw uint8 pictures into it; `trainable` says
-    that `zoo train` makes the checkpoint from Fashion-MNIST.
+    that `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Entry:
     shape: tuple[int, ...]
     preprocess: Callable[[Any], NDArray[np.float32]]
     trainable: bool = False
+    half: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -114,6 +115,15 @@ ENTRIES: dict[str, Entry] = {
             "resnet50",
             (3, 224, 224),
             preprocess.imagenet,
+        ),
+        Entry(
+            "resnet50_fashion",
+            "ResNet-50 in the layout of keras.applications, trained on Fashion-MNIST at 32x32x3",
+            "resnet50_fashion",
+            (3, 32, 32),
+            preprocess.fashion_mnist_rgb,
+            trainable=True,
+            half=True,
         ),
     )
 }

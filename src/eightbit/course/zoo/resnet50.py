@@ -1,7 +1,7 @@
-"""ResNet-50 in the standard layout: bottlenecks of 3, 4, 6 and 3, the stride on the 3x3 convolution ("v1.5").
+"""ResNet-50: bottlenecks of 3, 4, 6 and 3, in the two layouts that are in use.
 
-In: float32 (N, 3, H, W). Out: logits (N, classes). With `small=True` the stem is one 3x3 convolution of stride 1,
-for pictures of 32x32; otherwise it is 7x7 with stride 2 and a max pool.
+In: float32 (N, 3, H, W). Out: logits (N, classes). The paper's layout ("v1", the one of keras.applications) puts a
+block's stride on its first 1x1 convolution; torchvision's ("v1.5") puts it on the 3x3 one.
 Source: He et al. 2015, arXiv:1512.03385, table 1.
 """
 
@@ -21,24 +21,27 @@ BRANCH_SCALE = 0.25
 class Bottleneck(nn.Module):
     """1x1 reduce, 3x3, 1x1 widen by 4, plus the shortcut (a 1x1 convolution where shapes change), then ReLU."""
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, *, v1: bool, epsilon: float) -> None:
         super().__init__()
         outputs = width * EXPANSION
+        first, second = (stride, 1) if v1 else (1, stride)
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(inputs, width, 1, first, bias=False),
+            nn.BatchNorm2d(width, epsilon),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, second, padding=1, bias=False),
+            nn.BatchNorm2d(width, epsilon),
             nn.ReLU(),
             nn.Conv2d(width, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.BatchNorm2d(outputs, epsilon),
         )
         same = stride == 1 and inputs == outputs
         self.shortcut = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs, epsilon)
+            )
         )
         self.relu = nn.ReLU()
 
@@ -48,20 +51,22 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """The whole network, He-initialised."""
+    """The whole network, He-initialised; `v1` chooses the layout, `epsilon` is BatchNorm's."""
 
-    def __init__(self, classes: int = 1000, *, small: bool = False) -> None:
+    def __init__(self, classes: int = 1000, *, v1: bool = False, epsilon: float = 1e-5) -> None:
         super().__init__()
-        kernel, stride = (3, 1) if small else (7, 2)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+            nn.Conv2d(3, 64, 7, 2, padding=3, bias=False),
+            nn.BatchNorm2d(64, epsilon),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, padding=1),
         )
-        if not small:
-            self.stem.append(nn.MaxPool2d(3, 2, padding=1))
         blocks, inputs = [], 64
         for width, count, first_stride in LAYOUT:
             for i in range(count):
-                blocks.append(Bottleneck(inputs, width, first_stride if i == 0 else 1))
+                blocks.append(
+                    Bottleneck(inputs, width, first_stride if i == 0 else 1, v1=v1, epsilon=epsilon)
+                )
                 inputs = width * EXPANSION
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
