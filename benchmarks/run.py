@@ -49,13 +49,13 @@ def cells(figure: Figure) -> tuple[str, ...]:
     return (
         figure.name,
         f"{figure.value:.3g} {figure.unit}",
-        f"{figure.bound:.3g} {figure.unit}",
+        f"{'≥' if figure.at_least else '≤'} {figure.bound:.3g} {figure.unit}",
         kept,
         figure.detail,
     )
 
 
-HEADER = ("figure", "measured", "promised at most", "kept", "from")
+HEADER = ("figure", "measured", "promised", "kept", "from")
 
 
 def markdown(figures: Sequence[Figure]) -> str:

@@ -1,0 +1,98 @@
+"""Quantizers side by side: ours by recipe, ONNX Runtime's and NNCF's with their defaults.
+
+A quantizer takes the float network's file and the calibration samples (1, 3, H, W), and gives back the int8 network,
+ready to run in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+import eightbit as eb
+
+Images = NDArray[np.float32]
+Network = Callable[[Images], Images]
+Quantizer = Callable[[Path, "Samples"], Network]
+
+
+class Samples:
+    """The first samples of an .npy file: read from the disk at each turn, so that they weigh on no peak of memory."""
+
+    def __init__(self, file: Path, count: int) -> None:
+        self._file, self._count = file, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Images]:
+        for i in range(self._count):
+            yield np.array(np.load(self._file, mmap_mode="r")[i : i + 1])
+
+
+def by_recipe(recipe: eb.Recipe) -> Quantizer:
+    """Our own quantizer."""
+
+    def quantize(model: Path, calibration: Samples) -> Network:
+        q = eb.quantize(eb.load(model), calibration, recipe)
+        return lambda x: np.asarray(q(x), np.float32)
+
+    return quantize
+
+
+def by_onnx_runtime(method: str, *, per_channel: bool = True) -> Quantizer:
+    """ONNX Runtime's quantize_static: QDQ, uint8 activations, int8 weights, calibrated by `method`."""
+
+    def quantize(model: Path, calibration: Samples) -> Network:
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            CalibrationMethod,
+            QuantType,
+            quantize_static,
+        )
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.rest: Iterator[Images] = iter(calibration)
+
+            def get_next(self) -> dict[str, Images] | None:
+                x = next(self.rest, None)
+                return None if x is None else {_input(model): x}
+
+        target = model.with_name("onnxruntime.onnx")
+        quantize_static(
+            model,
+            target,
+            Reader(),
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[method],
+        )
+        return _in_onnx_runtime(target.read_bytes())
+
+    return quantize
+
+
+def by_nncf(model: Path, calibration: Samples) -> Network:
+    """NNCF's post-training quantization of the ONNX graph, as `nncf.quantize` does it by default."""
+    import nncf
+
+    samples = [{_input(model): x} for x in calibration]
+    quantized = nncf.quantize(onnx.load(model), nncf.Dataset(samples), subset_size=len(samples))
+    return _in_onnx_runtime(quantized.SerializeToString())
+
+
+def _input(model: Path) -> str:
+    return str(onnx.load(model, load_external_data=False).graph.input[0].name)
+
+
+def _in_onnx_runtime(model: bytes) -> Network:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: np.asarray(session.run(None, {name: x})[0])
