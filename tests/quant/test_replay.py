@@ -39,6 +39,3 @@ def test_data_that_do_not_fit_are_named_at_once():
         replayable(({"x": np.zeros((1, 4), np.float32), "ids": np.zeros(1, int)} for _ in range(2)), SPECS)
     with pytest.raises(CalibrationError, match="the data hold no batch"):
         replayable(iter(()), SPECS)
-
-
-def test_the_default_recipe_is_among_those_whose_memory_is_measured():
