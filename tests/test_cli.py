@@ -137,6 +137,27 @@ def test_compare_prints_tables_and_json(quantized: Path):
     assert timed["latency"]["threads"] == 1
 
 
+def test_compare_fails_where_the_accuracy_is_not_shown_to_be_kept(quantized: Path):
+    words = ("compare", quantized / "net.onnx", quantized / "q.onnx", "-d", quantized / "test.npz")
+    passed = call(*words, "--margin", 0.5)
+    assert passed.exit_code == 0, passed.stderr
+    assert "no worse than 50 points" in passed.stdout
+    failed = call(*words, "--margin", 0.005)
+    assert failed.exit_code == 1
+    assert "float and int8 on 40 samples" in failed.stdout  # the report is there all the same
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith(
+        "Error: the test of the accuracy failed: no worse than 0.5 points: not enough images"
+    )
+    assert call(*words).exit_code == 0  # reported, not required
+    found = json.loads(call(*words, "--json", "--margin", 0.5).stdout)
+    assert found["no_worse"]["verdict"] == "no worse"
+    np.savez(quantized / "plain.npz", image=images(3))
+    unlabelled = call(*words[:-1], quantized / "plain.npz", "--margin", 0.1)
+    assert_refused(unlabelled, "--margin", "labels")
+    assert_refused(call(*words, "--margin", 5), "--margin", status=2)
+
+
 def test_inspect_prints_tables_and_json(quantized: Path):
     text = call("inspect", quantized / "q.onnx")
     assert text.exit_code == 0

@@ -12,7 +12,7 @@ from onnx import helper
 import eightbit as eb
 from eightbit.arith.affine import sqnr_db
 from eightbit.comparison import LAYER_SAMPLES
-from eightbit.confidence import paired, share
+from eightbit.confidence import Verdict, no_worse
 from eightbit.graph.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
 from eightbit.timing import interleaved
@@ -206,39 +206,19 @@ def test_memory_does_not_grow_with_the_data(model, q):
     assert most <= LAYER_SAMPLES + 3
 
 
-def test_wilson_interval():
-    """Newcombe 1998 (Statistics in Medicine 17, 857-872), table I, method 3: 81/263, 15/148, 0/20, 1/29."""
-    for count, total, lo, hi in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        found = share(count, total)
-        assert (round(found.lo, 4), round(found.hi, 4)) == (lo, hi)
-
-
-def test_paired_interval_covers_the_truth_and_mcnemar_matches_the_binomial():
-    rng = np.random.default_rng(0)
-    lost, won, total, trials = 0.03, 0.01, 500, 4000
-    cells = rng.multinomial(total, [0.9, lost, won, 0.06], size=trials)
-    inside = 0
-    for right, a, b, _ in cells.tolist():
-        interval = paired(total=total, float_right=right + a, lost=a, won=b)
-        inside += interval.lo <= won - lost <= interval.hi
-    # 4000 trials know a coverage of 0.95 to about +-0.01 (three standard errors).
-    assert inside / trials == pytest.approx(0.95, abs=0.015)
-    assert paired(total=100, float_right=50, lost=8, won=2).p_value == pytest.approx(2 * 56 / 1024)
-    assert paired(total=100, float_right=50, lost=0, won=0).p_value == 1.0
-    assert paired(total=100, float_right=50, lost=0, won=0).lo < 0
-
-
-@pytest.mark.parametrize("counts", [(3, 2), (-1, 2), (0, 0)])
-def test_impossible_counts_are_refused(counts):
-    with pytest.raises(ValueError, match="no share"):
-        share(*counts)
-    with pytest.raises(ValueError, match="fit no"):
-        paired(total=2, float_right=1, lost=2, won=0)
+def test_the_loss_is_tested_against_the_margin(model, q, x):
+    labels = model(x).argmax(axis=1)
+    report = eb.compare(model, q, x, labels=labels)
+    assert report.no_worse == no_worse(report.accuracy, 0.005)
+    assert report.no_worse.verdict is Verdict.UNDECIDED  # a hundred images cannot exclude half a point
+    assert "no worse than 0.5 points" in str(report)
+    assert f"about {report.no_worse.images_needed:,} would" in str(report)
+    wide = eb.compare(model, q, x, labels=labels, margin=0.3)
+    assert wide.no_worse.verdict is Verdict.NO_WORSE
+    assert wide.to_dict()["no_worse"]["verdict"] == "no worse"
+    assert eb.compare(model, q, x[:3]).no_worse is None
+    with pytest.raises(eb.EngineError, match=r"margin=5 .* such as 0.005"):
+        eb.compare(model, q, x, labels=labels, margin=5)
 
 
 def test_calls_take_turns_and_the_slower_one_is_found():

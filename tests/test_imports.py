@@ -15,7 +15,10 @@ ORDER = [
     ["graph"],
     ["quant"],
     ["target"],
-    ["confidence", "npz", "tables", "timing", "model", "comparison", "inspection", "plot"],
+    [
+        *("answers", "comparison", "confidence", "inspection", "labelled", "layers", "model", "npz"),
+        *("plot", "tables", "timing"),
+    ],
     ["train", "course", "cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import eightbit
 from eightbit.comparison import LAYER_SAMPLES, compare, measure
+from eightbit.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError
-from eightbit.graph.feeds import Feeds, TensorSpec, feed, samples
+from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, feed, samples
 from eightbit.inspection import inspect
 from eightbit.model import load, quantize
 from eightbit.model import open as open_quantized
@@ -125,18 +126,35 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
 @click.option("-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help=f"Fail (status 1) unless the accuracy is shown to fall by less, a share. Reported: {MARGIN}.",
+)
 @click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def compare_command(
-    float_model: Path, int8_model: Path, data_file: Path, latency: bool, threads: int | None, as_json: bool
+    float_model: Path,
+    int8_model: Path,
+    data_file: Path,
+    margin: float | None,
+    latency: bool,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
     model, q = load(float_model), open_quantized(int8_model)
     data = read_npz(data_file, model.inputs, EngineError)
+    if margin is not None and not data.has_labels:
+        raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
     with _bars({"compare": data.rows, "layers": min(LAYER_SAMPLES, data.rows)}) as tick:
-        report = compare(model, q, data, latency=latency, threads=threads, progress=tick)
+        report = compare(
+            model, q, data, margin=margin or MARGIN, latency=latency, threads=threads, progress=tick
+        )
     _show(report, as_json)
+    if margin is not None and report.no_worse is not None:
+        _require(report.no_worse)
 
 
 @main.command("inspect", short_help="List tensors, scales, operations, bytes.")
@@ -194,6 +212,12 @@ def bench_command(
     )
     how = f"medians of {speed.rounds} rounds in turns, batch {speed.batch}, threads {threads or 'all'}"
     click.echo(Table("", ("model", "ms>", "ratio>"), rows, how))
+
+
+def _require(test: NonInferiority) -> None:
+    """End with status 1 unless the int8 model was shown to be no worse."""
+    if test.verdict is not Verdict.NO_WORSE:
+        raise EngineError(f"the test of the accuracy failed: {test}")
 
 
 def _show(report: Any, as_json: bool) -> None:

@@ -9,43 +9,43 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from eightbit.confidence import LEVEL, PairedAccuracy, Share, paired, share
+from eightbit.answers import AnswerLog, Answers
+from eightbit.confidence import (
+    LEVEL,
+    MARGIN,
+    NonInferiority,
+    PairedAccuracy,
+    Share,
+    no_worse,
+    paired,
+    share,
+)
 from eightbit.errors import EngineError
-from eightbit.graph.equalize import recorded_scales
-from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, samples
-from eightbit.graph.model import constant
+from eightbit.graph.feeds import Feeds, samples
 from eightbit.graph.run import FloatSession
 from eightbit.graph.save import file_bytes
 from eightbit.inspection import BORDERS, FloatNode, float_nodes
+from eightbit.labelled import Labelled
+from eightbit.layers import Noise, TensorError, TensorPairs, layer_errors
 from eightbit.model import Model, QuantizedModel, load
 from eightbit.model import open as open_quantized
 from eightbit.quant.calibrate import Progress
 from eightbit.tables import Table, decibels
-from eightbit.target.sessions import CODE_TYPES, IntegerTensors, OnnxRuntime, optimized
+from eightbit.target.sessions import CODE_TYPES, OnnxRuntime, optimized
 from eightbit.timing import Latency, interleaved
 
 LAYER_SAMPLES = 64
 """Samples from which the SQNR of single tensors is taken: enough for a tenth of a dB, and soon done."""
 SHOWN = 10
 INTEGER_KERNELS = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "QAttention", "DynamicQuantize")
-
-
-@dataclass(frozen=True)
-class TensorError:
-    """Signal to quantization noise of one tensor, all error since the input included; `op` computes the tensor."""
-
-    name: str
-    op: str
-    sqnr_db: float
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,19 @@ class NodeShare:
 class Comparison:
     """Everything `compare` found; None where the data or the outputs do not allow a figure.
 
-    `agreement` counts the samples to which both models give the same first class; `sizes` are the bytes of the
-    float and the int8 file as `save` writes them.
+    `answers` are the classes that both models name, and why they differ; `agreement` counts the samples to which both
+    give the same. `no_worse` is the test of the two accuracies against a margin. `sizes` are the bytes of the float
+    and the int8 file as `save` writes them.
     """
 
     samples: int
     outputs: tuple[TensorError, ...]
     layers: tuple[TensorError, ...]
     layer_samples: int
+    answers: Answers | None
     agreement: Share | None
     accuracy: PairedAccuracy | None
+    no_worse: NonInferiority | None
     sizes: tuple[int, int]
     nodes: NodeShare
     islands: tuple[FloatNode, ...]
@@ -78,14 +81,26 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, for JSON; an SQNR without any error is None."""
-        found = asdict(self)
+        found = asdict(replace(self, answers=None))
         for row in (*found["outputs"], *found["layers"]):
             row["sqnr_db"] = row["sqnr_db"] if math.isfinite(row["sqnr_db"]) else None
+            del row["by_sample"]
+        if self.answers is not None:
+            found["answers"] = {
+                "flips": [asdict(flip) for flip in self.answers.flips()],
+                "noise_rms": self.answers.noise_rms,
+                "expected_flips": self.answers.expected_flips,
+            }
         if self.agreement is not None:
             found["agreement"]["value"] = self.agreement.value
         if self.accuracy is not None:
             names = ("float_accuracy", "int8_accuracy", "delta", "p_value")
             found["accuracy"] |= {name: getattr(self.accuracy, name) for name in names}
+        if self.no_worse is not None:
+            found["no_worse"] |= {
+                "verdict": self.no_worse.verdict.value,
+                "images_needed": self.no_worse.images_needed,
+            }
         if self.latency is not None:
             found["latency"]["ratio"] = self.latency.ratio
         return found
@@ -95,6 +110,8 @@ class Comparison:
         rows = tuple(self._summary())
         title = f"float and int8 on {self.samples:,} sample{'s' if self.samples != 1 else ''}"
         methods = "intervals: Wilson for the share, Agresti and Min for the paired accuracies"
+        if self.no_worse is not None:
+            methods += f"; test of the loss: Tango, one-sided at {(1 - LEVEL) / 2:.1%}"
         note = methods if self.agreement is not None else ""
         found = [Table(title, ("", "float>", "int8>", "change"), rows, note)]
         worst = sorted(self.layers, key=lambda t: t.sqnr_db)[:SHOWN]
@@ -120,6 +137,9 @@ class Comparison:
                 f"{100 * p.delta:+.2f} points, {LEVEL:.0%} interval [{100 * p.lo:+.2f}, {100 * p.hi:+.2f}]"
             )
             yield "accuracy", f"{p.float_accuracy:.2%}", f"{p.int8_accuracy:.2%}", change
+        if self.no_worse is not None:
+            asked, said = str(self.no_worse).split(": ")
+            yield asked, "", "", said
         yield "file, bytes", f"{large:,}", f"{small:,}", f"{small / large:.3f} of float"
         if self.latency is not None:
             t = self.latency
@@ -147,6 +167,7 @@ def compare(
     data: Any,
     *,
     labels: Any = None,
+    margin: float = MARGIN,
     latency: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -155,38 +176,68 @@ def compare(
 
     `data` is what `quantize` takes; labels come along as the key "labels" of a dict, as the last entry of a tuple
     (inputs..., labels), or in `labels`, one integer a sample. Agreement and accuracy are those of the first output if
-    it has shape (N, classes). `latency` also measures the time of one sample, in turns. Accuracies are compared on
-    the same images (`confidence.paired`). Raises EngineError for data that do not fit, LoadError for files.
+    it has shape (N, classes). Accuracies are compared on the same images (`confidence.paired`), and it is tested
+    whether int8 loses less than `margin`, a share (`confidence.no_worse`). `latency` also measures the time of one
+    sample, in turns. Raises EngineError for data or a margin that do not fit, LoadError for files.
     """
-    float_model = model if isinstance(model, Model) else load(model)
-    int8_model = q if isinstance(q, QuantizedModel) else open_quantized(q)
-    wanted = _common_inputs(float_model, int8_model)
-    stream = _Labelled(data, labels, wanted)
-    head: list[Feeds] = []
+    if not 0 < margin < 1:
+        raise EngineError(
+            f"margin={margin} is no loss of accuracy; give a share, such as 0.005 for half a point"
+        )
+    float_model, int8_model = pair(model, q)
+    wanted = float_model.inputs
+    stream = Labelled(data, labels, wanted)
     whole = _Outputs(
         FloatSession(float_model.ir, threads=threads), OnnxRuntime(int8_model.ir, threads=threads)
     )
+    head: list[Feeds] = []
     for sample in samples(stream, wanted, EngineError):
         whole.update(sample)
         if len(head) < LAYER_SAMPLES:
             head.append(sample)
         if progress is not None:
             progress("compare", whole.count)
-    agreement, accuracy = whole.counts(stream.labels())
-    layers, used = _layers(float_model.ir, int8_model.ir, head, progress)
-    speed = measure(float_model, int8_model, head[0], threads=threads) if latency else None
+    answers = whole.answers(stream.labels())
+    accuracy = _accuracy(answers)
+    runtime_graph = optimized(int8_model.ir)
+    nodes = node_share(int8_model.ir, runtime_graph)
+    pairs = TensorPairs(float_model.ir, int8_model.ir, runtime_graph=runtime_graph, threads=threads)
+    layers = layer_errors(pairs, ticking(head, "layers", progress))
     return Comparison(
         samples=whole.count,
         outputs=tuple(whole.errors(float_model.ir)),
         layers=layers,
-        layer_samples=used,
-        agreement=agreement,
+        layer_samples=len(head) if layers else 0,
+        answers=answers,
+        agreement=None if answers is None else share(int((~answers.flipped).sum()), len(answers)),
         accuracy=accuracy,
+        no_worse=None if accuracy is None else no_worse(accuracy, margin),
         sizes=(len(file_bytes(float_model.ir)), len(file_bytes(int8_model.ir))),
-        nodes=node_share(int8_model.ir),
+        nodes=nodes,
         islands=float_nodes(int8_model),
-        latency=speed,
+        latency=measure(float_model, int8_model, head[0], threads=threads) if latency else None,
     )
+
+
+def pair(model: Any, q: QuantizedModel | str | os.PathLike[str]) -> tuple[Model, QuantizedModel]:
+    """Both models, loaded if they are sources or files. Raises EngineError if they take different inputs."""
+    float_model = model if isinstance(model, Model) else load(model)
+    int8_model = q if isinstance(q, QuantizedModel) else open_quantized(q)
+    if float_model.inputs != int8_model.inputs:
+        mine, other = ("; ".join(map(str, m.inputs)) for m in (float_model, int8_model))
+        raise EngineError(
+            f"the models take different inputs, float ({mine}) and int8 ({other}); compare a model with its own "
+            "quantized form"
+        )
+    return float_model, int8_model
+
+
+def ticking(data: Iterable[Feeds], stage: str, progress: Progress | None) -> Iterator[Feeds]:
+    """Yields `data` and tells `progress` after each that it is done."""
+    for count, sample in enumerate(data, start=1):
+        yield sample
+        if progress is not None:
+            progress(stage, count)
 
 
 def measure(
@@ -212,9 +263,9 @@ def measure(
     return Latency(medians[0], medians[1], done, batch, threads)
 
 
-def node_share(qdq: ir.Model) -> NodeShare:
-    """How much of a QDQ graph ONNX Runtime runs on integers, counted in the graph it makes of it."""
-    proto = optimized(qdq)
+def node_share(qdq: ir.Model, runtime_graph: onnx.ModelProto | None = None) -> NodeShare:
+    """How much of a QDQ graph ONNX Runtime runs on integers, counted in `runtime_graph` (default: `optimized(qdq)`)."""
+    proto = optimized(qdq) if runtime_graph is None else runtime_graph
     infos = (*onnx.shape_inference.infer_shapes(proto).graph.value_info, *proto.graph.value_info)
     codes = {info.name for info in infos if info.type.tensor_type.elem_type in CODE_TYPES}
     nodes = [node for node in proto.graph.node if node.op_type not in BORDERS]
@@ -222,39 +273,19 @@ def node_share(qdq: ir.Model) -> NodeShare:
     return NodeShare(len(nodes) - len(in_float), len(nodes), tuple((n.name, n.op_type) for n in in_float))
 
 
-class _Noise:
-    """Sums of squares of a signal and of its error, over any number of arrays."""
-
-    def __init__(self) -> None:
-        self.signal = self.noise = 0.0
-
-    def update(self, reference: np.ndarray, actual: np.ndarray) -> None:
-        exact = reference.astype(np.float64).ravel()
-        error = exact - actual.ravel()
-        self.signal += float(exact @ exact)
-        self.noise += float(error @ error)
-
-    @property
-    def sqnr_db(self) -> float:
-        """10 log10(signal / noise): inf without noise, -inf for noise on a silent tensor."""
-        if self.noise == 0.0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
-
-
 class _Outputs:
     """Both models' outputs sample by sample: noise, and the classes they name first."""
 
     def __init__(self, float_session: FloatSession, int8_session: OnnxRuntime) -> None:
         self.sessions = float_session, int8_session
-        self.noise: list[_Noise] = []
-        self.classes: list[tuple[np.ndarray, np.ndarray]] = []
+        self.noise: list[Noise] = []
+        self.log = AnswerLog()
         self.count = 0
 
     def update(self, sample: Feeds) -> None:
         # By place and not by name: a file may have been renamed on its way, its outputs' order is its interface.
         pairs = list(zip(*(tuple(s.run(sample).values()) for s in self.sessions), strict=True))
-        self.noise = self.noise or [_Noise() for _ in pairs]
+        self.noise = self.noise or [Noise() for _ in pairs]
         for noise, (reference, actual) in zip(self.noise, pairs, strict=True):
             if reference.shape != actual.shape:
                 raise EngineError(
@@ -264,7 +295,7 @@ class _Outputs:
             noise.update(reference, actual)
         reference, actual = pairs[0]
         if reference.ndim == 2 and reference.shape[1] > 1:
-            self.classes.append((reference.argmax(axis=1), actual.argmax(axis=1)))
+            self.log.update(reference, actual)
         self.count += len(reference) if reference.ndim else 1
 
     def errors(self, model: ir.Model) -> Iterator[TensorError]:
@@ -272,136 +303,21 @@ class _Outputs:
             producer = value.producer()
             yield TensorError(str(value.name), producer.op_type if producer else "input", noise.sqnr_db)
 
-    def counts(self, labels: np.ndarray | None) -> tuple[Share | None, PairedAccuracy | None]:
-        if not self.classes:
+    def answers(self, labels: np.ndarray | None) -> Answers | None:
+        if not self.log:
             if labels is not None:
                 raise EngineError(
                     "labels were given, but the first output has no shape (N, classes) to name one by"
                 )
-            return None, None
-        first, second = (np.concatenate([pair[i] for pair in self.classes]) for i in (0, 1))
-        agreement = share(int((first == second).sum()), len(first))
-        if labels is None:
-            return agreement, None
-        if labels.shape != first.shape:
-            raise EngineError(f"{len(labels)} labels were given for {len(first)} samples; give one a sample")
-        a, b = first == labels, second == labels
-        return agreement, paired(
-            total=len(a), float_right=int(a.sum()), lost=int((a & ~b).sum()), won=int((b & ~a).sum())
-        )
-
-
-class _Labelled:
-    """Iterates over data as they were given, and keeps the labels that pass by."""
-
-    def __init__(self, data: Any, labels: Any, specs: tuple[TensorSpec, ...]) -> None:
-        self.data = [data] if _is_one_batch(data, specs) else data
-        self.given, self.specs = labels, specs
-        self.seen: list[Any] = []
-
-    def __iter__(self) -> Iterator[Any]:
-        if not isinstance(self.data, Iterable) or isinstance(self.data, str | bytes):
-            raise EngineError(
-                f"data of type {type(self.data).__name__} cannot be used; give an array, a dict of arrays, or an "
-                "iterable of batches"
-            )
-        for batch in self.data:
-            self.seen.append(_labels_of(batch, self.specs))
-            yield batch
-
-    def labels(self) -> np.ndarray | None:
-        """All labels (N,), or None if there are none. Raises EngineError for labels that are no integers."""
-        found = [self.given] if self.given is not None else [x for x in self.seen if x is not None]
-        if not found:
             return None
-        if self.given is None and len(found) != len(self.seen):
-            raise EngineError(
-                f"{len(found)} of {len(self.seen)} batches carry labels; give them with all or with none"
-            )
-        arrays = [np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in found]
-        labels = np.concatenate([a.reshape(1) if a.ndim == 0 else a for a in arrays])
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # Keras keeps a column
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise EngineError(
-                f"labels have shape {labels.shape} and dtype {labels.dtype}; give one integer class a sample"
-            )
-        return labels
+        found = self.log.answers(labels)
+        if labels is not None and labels.shape != found.float_class.shape:
+            raise EngineError(f"{len(labels)} labels were given for {len(found)} samples; give one a sample")
+        return found
 
 
-def _is_one_batch(data: Any, specs: tuple[TensorSpec, ...]) -> bool:
-    if isinstance(data, Mapping) or (hasattr(data, "shape") and hasattr(data, "dtype")):
-        return True
-    # (x, labels): the second is no input of the model, so this is one batch and not two.
-    return (
-        isinstance(data, tuple)
-        and len(data) == len(specs) + 1
-        and all(hasattr(x, "shape") for x in data)
-        and len(data[-1].shape) == 1
-        and len(specs[0].shape) != 1
-    )
-
-
-def _labels_of(batch: Any, specs: tuple[TensorSpec, ...]) -> Any:
-    if isinstance(batch, Mapping):
-        return None if any(s.name == LABELS for s in specs) else batch.get(LABELS)
-    if isinstance(batch, tuple | list) and batch:
-        nested = isinstance(batch[0], Mapping | tuple | list)  # ((a, b), labels)
-        inputs = 1 if nested else len(specs)
-        return batch[inputs] if len(batch) > inputs else None
-    return None
-
-
-def _common_inputs(model: Model, q: QuantizedModel) -> tuple[TensorSpec, ...]:
-    if model.inputs != q.inputs:
-        mine, other = ("; ".join(map(str, m.inputs)) for m in (model, q))
-        raise EngineError(
-            f"the models take different inputs, float ({mine}) and int8 ({other}); compare a model with its own "
-            "quantized form"
-        )
-    return model.inputs
-
-
-def _layers(
-    model: ir.Model, qdq: ir.Model, head: list[Feeds], progress: Progress | None
-) -> tuple[tuple[TensorError, ...], int]:
-    """Noise of each tensor of codes that ONNX Runtime computes, against the float tensor of the same name."""
-    values = {str(v.name): v for v in chain(model.graph.inputs, *(node.outputs for node in model.graph))}
-    grids = {
-        str(node.outputs[0].name): grid
-        for node in qdq.graph
-        if node.op_type == "QuantizeLinear" and (grid := _grid(node)) is not None
-    }
-    names = {code: code.removesuffix("_q") for code in grids if code.removesuffix("_q") in values}
-    if not names:
-        return (), 0
-    reference, integers = FloatSession(model, list(names.values())), IntegerTensors(qdq)
-    noise = {code: _Noise() for code in names}
-    equalized = recorded_scales(qdq)
-    for count, sample in enumerate(head, start=1):
-        exact = reference.run(sample)
-        for code, array in integers.run(sample).items():
-            if code in names:
-                scale, zero_point = grids[code]
-                reference_array = exact[names[code]]
-                if names[code] in equalized:
-                    s = equalized[names[code]]
-                    reference_array = reference_array * s.reshape(-1, *[1] * (reference_array.ndim - 2))
-                noise[code].update(reference_array, scale * (array.astype(np.float32) - zero_point))
-        if progress is not None:
-            progress("layers", count)
-    found = []
-    for code, name in names.items():
-        producer = values[name].producer()
-        if noise[code].signal or noise[code].noise:  # a tensor that the optimizer dropped stays silent
-            found.append(TensorError(name, producer.op_type if producer else "input", noise[code].sqnr_db))
-    return tuple(found), len(head)
-
-
-def _grid(node: ir.Node) -> tuple[np.float32, np.float32] | None:
-    """Scale and zero point of a Q node for canonical int8 codes, or None if they are not one constant each."""
-    scale = constant(node.inputs[1])
-    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
-    if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+def _accuracy(answers: Answers | None) -> PairedAccuracy | None:
+    if answers is None or answers.labels is None:
         return None
-    shift = 128 if zero_point.dtype == np.uint8 else 0
-    return np.float32(scale.item()), np.float32(int(zero_point.item()) - shift)
+    a, b = answers.float_class == answers.labels, answers.int8_class == answers.labels
+    return paired(total=len(a), float_right=int(a.sum()), lost=int((a & ~b).sum()), won=int((b & ~a).sum()))

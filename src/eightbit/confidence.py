@@ -8,12 +8,17 @@ where they part, which is a far sharper test than two separate accuracies would 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb, sqrt
+from enum import Enum
+from math import ceil, comb, inf, sqrt
 from statistics import NormalDist
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 """The standard normal quantile of a two-sided interval of LEVEL: 1.96."""
+MARGIN = 0.005
+"""The loss of accuracy that is still taken for none, as a share: half a point."""
+POWER = 0.8
+"""How often the number of images in `NonInferiority.images_needed` would settle the question."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,77 @@ def paired(*, total: int, float_right: int, lost: int, won: int) -> PairedAccura
     middle = (c - b) / n
     half = Z * sqrt(b + c - (c - b) ** 2 / n) / n
     return PairedAccuracy(total, float_right, lost, won, max(-1.0, middle - half), min(1.0, middle + half))
+
+
+class Verdict(Enum):
+    """What the images say about a loss of accuracy larger than the margin."""
+
+    NO_WORSE = "no worse"
+    WORSE = "worse"
+    UNDECIDED = "not enough images to say"
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """The test whether the int8 model loses less than `margin`, a share, of the float model's accuracy.
+
+    `z` is Tango's score for a true loss of just `margin`: above +1.96 such a loss is refuted, and with it every larger
+    one (no worse); below -1.96 every smaller loss is refuted (worse). Each is a one-sided test at half of 1 - LEVEL,
+    2.5 %, the size at which it agrees with a two-sided interval of LEVEL. Source: ICH E9, "Statistical principles for
+    clinical trials" (1998), sections 3.3.2 and 5.5.
+    """
+
+    margin: float
+    z: float
+    total: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the images say."""
+        if abs(self.z) < Z:
+            return Verdict.UNDECIDED
+        return Verdict.NO_WORSE if self.z > 0 else Verdict.WORSE
+
+    @property
+    def images_needed(self) -> int | None:
+        """About so many images would decide the test, POWER of the time, if their shares are those seen here.
+
+        The score grows with the square root of the number of images. None if no number would: the loss seen is just
+        the margin.
+        """
+        wanted = Z + NormalDist().inv_cdf(POWER)
+        needed = self.total * (wanted / self.z) ** 2 if self.z else inf
+        return None if needed > 1e12 else ceil(needed)
+
+    def __str__(self) -> str:
+        asked = f"no worse than {100 * self.margin:g} points"
+        if self.verdict is not Verdict.UNDECIDED:
+            return f"{asked}: {self.verdict.value}"
+        needed = f"about {self.images_needed:,} would" if self.images_needed else "no number would"
+        return f"{asked}: {self.verdict.value}; {needed}"
+
+
+def no_worse(p: PairedAccuracy, margin: float = MARGIN) -> NonInferiority:
+    """Test that the int8 model's accuracy lies less than `margin` (a share, 0 < margin < 1) below the float model's.
+
+    Under a true difference of -margin the most likely share q of images that only the float model names rightly
+    solves A q^2 + B q + C = 0 with A = 2 n, B = -(b + c) - (2 n + b - c) margin and C = b margin (1 + margin), where
+    b = lost and c = won; the score is (c - b + n margin) / sqrt(n (2 q - margin (1 + margin))). Unlike a Wald test it
+    keeps its size when hardly any image parts the models. Source: Tango, "Equivalence test and confidence interval
+    for the difference in proportions for the paired-sample design", Statistics in Medicine 17 (1998), 891-908.
+
+    >>> print(no_worse(paired(total=10_000, float_right=9_200, lost=40, won=30)))
+    no worse than 0.5 points: no worse
+    >>> print(no_worse(paired(total=200, float_right=180, lost=1, won=1)))
+    no worse than 0.5 points: not enough images to say; about 3,777 would
+    """
+    if not 0 < margin < 1:
+        raise ValueError(
+            f"margin={margin} is no loss of accuracy; give a share, such as 0.005 for half a point"
+        )
+    n, b, c = p.total, p.lost, p.won
+    linear = -(b + c) - (2 * n + b - c) * margin
+    root = sqrt(max(0.0, linear * linear - 8 * n * b * margin * (1 + margin)))
+    q = (root - linear) / (4 * n)
+    variance = n * (2 * q - margin * (1 + margin))
+    return NonInferiority(margin, (c - b + n * margin) / sqrt(variance), n)

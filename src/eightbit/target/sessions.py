@@ -44,11 +44,14 @@ class IntegerTensors:
     """The codes of every quantized tensor of a QDQ graph, as ONNX Runtime's optimized graph computes them.
 
     The graph is optimized at the EXTENDED level (where the QLinear kernels are chosen), written out, given its 8-bit
-    tensors as outputs and run as it then stands.
+    tensors as outputs and run as it then stands. `runtime_graph` is what `optimized` made of the graph, if it was
+    called already; it is changed.
     """
 
-    def __init__(self, qdq: ir.Model, *, threads: int | None = None) -> None:
-        proto = optimized(qdq)
+    def __init__(
+        self, qdq: ir.Model, *, threads: int | None = None, runtime_graph: onnx.ModelProto | None = None
+    ) -> None:
+        proto = optimized(qdq) if runtime_graph is None else runtime_graph
         types = _code_types(qdq, proto)
         self._names = list(types)
         del proto.graph.output[:]

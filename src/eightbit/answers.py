@@ -1,0 +1,160 @@
+"""The classes that two models name for the same samples, and by how much: why an answer changed.
+
+In: both models' outputs, sample by sample. Out: `Answers`, a few numbers a sample. With the logits z of the float
+model, a its class, z' the logits of the int8 model and r the class other than a that the int8 model ranks highest,
+
+    lead = z_a - z_r,   noise = lead - (z'_a - z'_r),
+
+and the int8 model names another class exactly where the noise exceeds the lead (or equals it, and r has the smaller
+index). So each changed answer is explained by two numbers: a float model that hesitated, or much noise. Chapter 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import erfc, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.tables import Table
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample to which the int8 model gives another class; `index` counts the samples from 0.
+
+    `margin` is the float logit of `float_class` above the next best one, `lead` that above `int8_class`; `noise` is
+    what quantization took off the lead. `label` is None without labels.
+    """
+
+    index: int
+    label: int | None
+    float_class: int
+    int8_class: int
+    margin: float
+    lead: float
+    noise: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Both models' classes for N samples: int64 (N,), and float64 (N,) logits as the module's docstring defines them.
+
+    `margin` is the float logit of the first class above the second; `lead` that above `rival`, the strongest other
+    class in int8. `labels` is None where there are none.
+    """
+
+    float_class: NDArray[np.int64]
+    int8_class: NDArray[np.int64]
+    rival: NDArray[np.int64]
+    margin: NDArray[np.float64]
+    lead: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.float_class)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answers):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def flipped(self) -> NDArray[np.bool_]:
+        """Where the int8 model names another class, (N,)."""
+        return np.asarray(self.float_class != self.int8_class)
+
+    def flips(self) -> tuple[Flip, ...]:
+        """The changed answers in the order of the samples."""
+        return tuple(
+            Flip(
+                int(i),
+                None if self.labels is None else int(self.labels[i]),
+                int(self.float_class[i]),
+                int(self.int8_class[i]),
+                float(self.margin[i]),
+                float(self.lead[i]),
+                float(self.noise[i]),
+            )
+            for i in np.flatnonzero(self.flipped)
+        )
+
+    @property
+    def noise_rms(self) -> float:
+        """Root mean square of the noise on the leads, in logits."""
+        return float(np.sqrt(np.mean(np.square(self.noise))))
+
+    @property
+    def expected_flips(self) -> float:
+        """How many answers Gaussian noise of `noise_rms` on every lead would change: the sum of Q(lead / noise_rms).
+
+        Q is the upper tail of the standard normal distribution. A count far above it points at noise that falls on
+        some samples or classes more than on others.
+        """
+        rms = self.noise_rms
+        return sum(0.5 * erfc(lead / (sqrt(2) * rms)) for lead in self.lead.tolist()) if rms else 0.0
+
+    def table(self, classes: Sequence[str] | None = None, *, most: int = 20) -> Table:
+        """The changed answers, those with the smallest lead first, at most `most`; `classes` names them."""
+
+        def name(index: int | None) -> str:
+            return "" if index is None else str(index) if classes is None else classes[index]
+
+        found = sorted(self.flips(), key=lambda f: (f.lead, f.index))
+        rows = tuple(
+            (
+                *(str(f.index), name(f.label), name(f.float_class), name(f.int8_class)),
+                *(f"{f.lead:.2f}", f"{f.noise:.2f}", _judged(f)),
+            )
+            for f in found[:most]
+        )
+        columns = ("sample>", "label", "float says", "int8 says", "lead>", "noise>", "the answer was")
+        note = (
+            f"{len(found)} of {len(self)} answers changed; {self.expected_flips:.1f} are expected of Gaussian noise "
+            f"with the RMS seen, {self.noise_rms:.2f}. Lead: float logit of the first class above that of the "
+            "other; the answer changes where noise takes all of it"
+        )
+        return Table("Changed answers", columns, rows, note)
+
+
+def _judged(flip: Flip) -> str:
+    if flip.label is None:
+        return ""
+    if flip.label == flip.float_class:
+        return "lost"
+    return "won" if flip.label == flip.int8_class else "wrong before and after"
+
+
+class AnswerLog:
+    """Gathers `Answers` from outputs (N, classes) as they come."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[Any], ...]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def update(self, exact: NDArray[Any], int8: NDArray[Any]) -> None:
+        """Take in both models' outputs for the same samples, (N, classes) each, classes > 1."""
+        z, w = exact.astype(np.float64), int8.astype(np.float64)
+        rows = np.arange(len(z))
+        first = z.argmax(axis=1)
+        without = w.copy()
+        without[rows, first] = -np.inf
+        rival = without.argmax(axis=1)
+        second = np.partition(z, -2, axis=1)[:, -2]
+        lead = z[rows, first] - z[rows, rival]
+        noise = lead - (w[rows, first] - w[rows, rival])
+        self._parts.append((first, w.argmax(axis=1), rival, z[rows, first] - second, lead, noise))
+
+    def answers(self, labels: NDArray[np.int64] | None = None) -> Answers:
+        """Everything seen so far; `labels` (N,) come along as they are."""
+        columns = [np.concatenate(column) for column in zip(*self._parts, strict=True)]
+        first, int8_class, rival, margin, lead, noise = columns
+        return Answers(first, int8_class, rival, margin, lead, noise, labels)
