@@ -1,64 +1,20 @@
-"""Pictures of quantization: each function draws on an Axes and returns it.
-
-matplotlib is imported on the first call (extra `plot`). Colours are those of Okabe and Ito (2008), which readers
-with any colour vision can tell apart; figures are opaque white, readable on light and dark pages alike.
-"""
+"""Numbers and the codes that stand for them: ranges, histograms, rounding errors, differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from eightbit.arith.affine import QuantParams, dequantize, quantize
-from eightbit.errors import MissingExtra, QuantizationError
+from eightbit.errors import QuantizationError
+from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from eightbit.comparison import Comparison
-
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
-    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
-)
-"""Okabe and Ito, "Color Universal Design" (2008). Float is blue, int8 is vermilion, everywhere in the book."""
-
-FLOAT_COLOR, INT8_COLOR = BLUE, VERMILION
 MOST_TICKS = 40
-
-
-def style(**extra: Any) -> AbstractContextManager[None]:
-    """A context manager that gives figures the book's look; `extra` are further rcParams.
-
-    Raises MissingExtra without matplotlib.
-    """
-    plt = _pyplot()
-    cycle = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK])
-    look = {
-        "figure.figsize": (7.0, 3.6),
-        "figure.dpi": 110,
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-        "savefig.bbox": "tight",
-        "figure.constrained_layout.use": True,
-        "axes.prop_cycle": cycle,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e3e3e3",
-        "grid.linewidth": 0.7,
-        "font.size": 10.5,
-        "axes.titlesize": 11.5,
-        "legend.frameon": False,
-    }
-    context: AbstractContextManager[None] = plt.rc_context(look | extra)
-    return context
 
 
 def histogram_with_grid(
@@ -69,7 +25,7 @@ def histogram_with_grid(
     The representable range is shaded, its values are ticks at the foot (thinned to at most MOST_TICKS), and the title
     says how much of `x` is clipped. `params` has one scale. Raises MissingExtra or QuantizationError.
     """
-    axes, values, grid = _axes(ax), _values(x), grid_points(params)
+    axes, values, grid = axes_for(ax), _values(x), grid_points(params)
     axes.hist(values, bins=bins, color=SKY, label="values")
     axes.axvspan(grid[0], grid[-1], color=ORANGE, alpha=0.15, lw=0, zorder=0, label="range of the codes")
     shown = grid[:: -(-len(grid) // MOST_TICKS)]
@@ -93,7 +49,7 @@ def grid_points(params: QuantParams) -> np.ndarray:
 
 def codes(x: ArrayLike, params: QuantParams, *, ax: Axes | None = None) -> Axes:
     """How often each code of `params` is used for `x` (any shape); the title counts the codes in use."""
-    axes, itype = _axes(ax), params.itype
+    axes, itype = axes_for(ax), params.itype
     q = quantize(np.asarray(x, np.float32), params).astype(np.int64).ravel()
     counts = np.bincount(q - itype.qmin, minlength=itype.qmax - itype.qmin + 1)
     axes.bar(np.arange(itype.qmin, itype.qmax + 1), counts, width=1.0, color=INT8_COLOR)
@@ -103,7 +59,7 @@ def codes(x: ArrayLike, params: QuantParams, *, ax: Axes | None = None) -> Axes:
 
 def quantization_error(x: ArrayLike, params: QuantParams, *, ax: Axes | None = None) -> Axes:
     """The error of each value of `x` against the value: a sawtooth of half a step, and slopes where it clips."""
-    axes = _axes(ax)
+    axes = axes_for(ax)
     values = np.sort(_values(x))
     grid_points(params)
     error = dequantize(quantize(values, params), params) - values
@@ -118,7 +74,7 @@ def quantization_error(x: ArrayLike, params: QuantParams, *, ax: Axes | None = N
 
 def weight_ranges(weight: ArrayLike, *, axis: int = 0, ax: Axes | None = None) -> Axes:
     """Smallest and largest weight of each channel along `axis`, widest first, beside the range of the whole tensor."""
-    axes, w = _axes(ax), np.asarray(weight)
+    axes, w = axes_for(ax), np.asarray(weight)
     rows = np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
     lo, hi = rows.min(axis=1), rows.max(axis=1)
     order = np.argsort(-np.maximum(np.abs(lo), np.abs(hi)), kind="stable")
@@ -131,47 +87,6 @@ def weight_ranges(weight: ArrayLike, *, axis: int = 0, ax: Axes | None = None) -
     return axes
 
 
-def layer_sqnr(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
-    """SQNR of every tensor of a comparison in the order of the graph; the three noisiest carry their names."""
-    axes = _axes(ax)
-    rows = [row for row in comparison.layers if np.isfinite(row.sqnr_db)]
-    heights = [row.sqnr_db for row in rows]
-    axes.plot(range(len(rows)), heights, "o-", ms=3.5, lw=1.2, color=INT8_COLOR)
-    for place in sorted(range(len(rows)), key=heights.__getitem__)[:3]:
-        axes.annotate(
-            rows[place].name,
-            (place, heights[place]),
-            xytext=(0, -11),
-            textcoords="offset points",
-            ha="right" if place > len(rows) / 2 else "left",
-            fontsize="small",
-        )
-    axes.margins(y=0.15)
-    axes.set(xlabel="tensor, from the input to the output", ylabel="SQNR, dB")
-    return axes
-
-
-def sqnr_by_bits(measured: Mapping[str, Mapping[int, float]], *, ax: Axes | None = None) -> Axes:
-    """SQNR in dB against bits, one line for each name of `measured`, with the slope of 6.02 dB a bit for comparison.
-
-    The slope is 20 log10(2): each bit halves the step. Source: Widrow and Kollár, Quantization Noise (2008).
-    """
-    axes = _axes(ax)
-    for name, by_bits in measured.items():
-        bits = sorted(by_bits)
-        axes.plot(bits, [by_bits[b] for b in bits], "o-", ms=4, label=name)
-    if measured:
-        first = next(iter(measured.values()))
-        every = sorted({b for by_bits in measured.values() for b in by_bits})
-        start = min(first)
-        ideal = [first[start] + 20 * np.log10(2) * (b - start) for b in every]
-        axes.plot(every, ideal, "--", color=BLACK, lw=1, label="6.02 dB a bit")
-        axes.set_xticks(every)
-        axes.legend()
-    axes.set(xlabel="bits", ylabel="SQNR, dB")
-    return axes
-
-
 def difference_histogram(
     a: ArrayLike, b: ArrayLike, *, most: int = 4, names: tuple[str, str] = ("a", "b"), ax: Axes | None = None
 ) -> Axes:
@@ -180,7 +95,7 @@ def difference_histogram(
     Differences beyond `most` are added up at the ends; counts are on a logarithmic scale.
     Raises QuantizationError if the shapes differ.
     """
-    axes, first, second = _axes(ax), np.asarray(a, np.int64), np.asarray(b, np.int64)
+    axes, first, second = axes_for(ax), np.asarray(a, np.int64), np.asarray(b, np.int64)
     if first.shape != second.shape:
         raise QuantizationError(
             f"codes of shapes {first.shape} and {second.shape} cannot be compared one by one"
@@ -205,15 +120,3 @@ def _values(x: ArrayLike) -> np.ndarray:
             f"an array of shape {np.shape(x)} with {values.size} values cannot be drawn: finite values are needed"
         )
     return values
-
-
-def _pyplot() -> ModuleType:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as cause:
-        raise MissingExtra("matplotlib", "plot") from cause
-    return plt
-
-
-def _axes(ax: Axes | None) -> Any:
-    return _pyplot().subplots()[1] if ax is None else ax

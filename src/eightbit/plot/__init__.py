@@ -1,0 +1,52 @@
+"""Pictures of quantization: each function draws on an Axes and returns it.
+
+matplotlib is imported on the first call (extra `plot`). Colours are those of Okabe and Ito (2008), which readers
+with any colour vision can tell apart; figures are opaque white, readable on light and dark pages alike.
+"""
+
+from eightbit.plot.look import (
+    BLACK,
+    BLUE,
+    FLOAT_COLOR,
+    GREEN,
+    INT8_COLOR,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    YELLOW,
+    style,
+)
+from eightbit.plot.networks import layer_sqnr, sqnr_by_bits
+from eightbit.plot.numbers import (
+    MOST_TICKS,
+    codes,
+    difference_histogram,
+    grid_points,
+    histogram_with_grid,
+    quantization_error,
+    weight_ranges,
+)
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "FLOAT_COLOR",
+    "GREEN",
+    "INT8_COLOR",
+    "MOST_TICKS",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "YELLOW",
+    "codes",
+    "difference_histogram",
+    "grid_points",
+    "histogram_with_grid",
+    "layer_sqnr",
+    "quantization_error",
+    "sqnr_by_bits",
+    "style",
+    "weight_ranges",
+]

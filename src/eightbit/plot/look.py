@@ -1,0 +1,63 @@
+"""The look of the book's figures: colours for any colour vision, opaque white for light and dark pages alike."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from eightbit.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
+    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+"""Okabe and Ito, "Color Universal Design" (2008). Float is blue, int8 is vermilion, everywhere in the book."""
+
+FLOAT_COLOR, INT8_COLOR = BLUE, VERMILION
+
+
+def style(**extra: Any) -> AbstractContextManager[None]:
+    """A context manager that gives figures the book's look; `extra` are further rcParams.
+
+    Raises MissingExtra without matplotlib.
+    """
+    plt = pyplot()
+    cycle = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK])
+    look = {
+        "figure.figsize": (7.0, 3.6),
+        "figure.dpi": 110,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "savefig.bbox": "tight",
+        "figure.constrained_layout.use": True,
+        "axes.prop_cycle": cycle,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e3e3e3",
+        "grid.linewidth": 0.7,
+        "font.size": 10.5,
+        "axes.titlesize": 11.5,
+        "legend.frameon": False,
+    }
+    context: AbstractContextManager[None] = plt.rc_context(look | extra)
+    return context
+
+
+def pyplot() -> ModuleType:
+    """matplotlib.pyplot. Raises MissingExtra without matplotlib."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as cause:
+        raise MissingExtra("matplotlib", "plot") from cause
+    return plt
+
+
+def axes_for(ax: Axes | None) -> Any:
+    """`ax`, or the Axes of a new figure."""
+    return pyplot().subplots()[1] if ax is None else ax
