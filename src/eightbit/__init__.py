@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     )
     from eightbit.inspection import inspect
     from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
+    from eightbit.quant.arrays import dequantize_weights, quantize_weights
     from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
     from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerGroup, PerTensor, Recipe, Weights
+    from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,9 @@ _HOME = {
     "Percentile": "quant.calibrators",
     "MSE": "quant.calibrators",
     "Entropy": "quant.calibrators",
+    "Nearest": "quant.rounding",
+    "GPTQ": "quant.rounding",
+    "AdaRound": "quant.rounding",
     "quantize": "model",
     "QuantizedModel": "model",
     "compare": "comparison",
@@ -49,6 +54,8 @@ _HOME = {
     "open": "model",
     "save_weights": "model",
     "load_weights": "model",
+    "quantize_weights": "quant.arrays",
+    "dequantize_weights": "quant.arrays",
     "EightbitError": "errors",
     "LoadError": "errors",
     "CalibrationError": "errors",

@@ -15,7 +15,7 @@ from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["example", "load", "names", "preprocess_for"]
+__all__ = ["example", "load", "load_keras", "names", "preprocess_for"]
 
 
 def names() -> tuple[str, ...]:
@@ -31,6 +31,16 @@ def load(name: str) -> nn.Module:
         MissingExtra: torch, or the package that holds the weights, is not installed.
     """
     return find(name).load()
+
+
+def load_keras(name: str) -> Any:
+    """The model called `name` with the same weights as a keras.Model (inputs channels last), if it has such a twin.
+
+    Raises:
+        LoadError: no such model, no twin in Keras, or no checkpoint of it.
+        MissingExtra: keras is not installed.
+    """
+    return find(name).load_keras()
 
 
 def example(name: str, batch: int = 1) -> Tensor:

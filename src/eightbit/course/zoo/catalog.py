@@ -28,7 +28,8 @@ class Entry:
     """One model. `module` defines `build() -> nn.Module` (untrained) and `load() -> nn.Module` (its weights).
 
     `shape` is one input without the batch axis; `preprocess` turns raw uint8 pictures into it; `trainable` says
-    that `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16.
+    that `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16; `keras` is the module
+    whose `load(path)` fills the same network in Keras from the same checkpoint.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Entry:
     preprocess: Callable[[Any], NDArray[np.float32]]
     trainable: bool = False
     half: bool = False
+    keras: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -60,15 +62,34 @@ class Entry:
         if not self.trainable:
             loaded: nn.Module = code.load()
             return loaded.eval()
+        from eightbit.course.zoo.checkpoint import load_checkpoint
+
+        model: nn.Module = code.build()
+        load_checkpoint(model, self._existing_checkpoint())
+        return model.eval()
+
+    def load_keras(self) -> Any:
+        """The same network, with the same weights, as a keras.Model: channels last.
+
+        Raises:
+            MissingExtra: keras is not installed.
+            LoadError: the model has no twin in Keras, or there is no checkpoint, or it does not fit.
+        """
+        if self.keras is None:
+            twins = ", ".join(entry.name for entry in ENTRIES.values() if entry.keras)
+            raise LoadError(f"{self.name} has no twin in Keras; choose one of {twins}")
+        try:
+            import keras  # noqa: F401
+        except ImportError:
+            raise MissingExtra("keras", "tensorflow") from None
+        return importlib.import_module(f"eightbit.course.zoo.{self.keras}").load(self._existing_checkpoint())
+
+    def _existing_checkpoint(self) -> Path:
         if not self.checkpoint.is_file():
             raise LoadError(
                 f"there is no checkpoint {self.checkpoint}; run: python -m eightbit.course.zoo train {self.name}"
             )
-        from eightbit.course.zoo.checkpoint import load_checkpoint
-
-        model: nn.Module = code.build()
-        load_checkpoint(model, self.checkpoint)
-        return model.eval()
+        return self.checkpoint
 
     def _code(self) -> Any:
         require_torch()
@@ -124,6 +145,7 @@ ENTRIES: dict[str, Entry] = {
             preprocess.fashion_mnist_rgb,
             trainable=True,
             half=True,
+            keras="keras_resnet50",
         ),
     )
 }

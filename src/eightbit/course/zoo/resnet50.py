@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# width of the 3x3 convolution, blocks, stride of the first block
-LAYOUT = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-EXPANSION = 4
+from eightbit.course.zoo.resnet50_layout import EXPANSION, LAYOUT
+
 # Random weights have no trained BatchNorm statistics to hold the activations' spread across sixteen additions;
 # a branch scaled by this keeps it within a factor of two from stem to head.
 BRANCH_SCALE = 0.25
@@ -74,6 +73,9 @@ class ResNet50(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck):
+                # A block begins as its shortcut (Goyal et al. 2017, arXiv:1706.02677, 5.1): training starts stable.
+                nn.init.zeros_(module.body[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> logits (N, classes)."""
