@@ -24,7 +24,7 @@ from eightbit.course.zoo.catalog import Entry
 from eightbit.course.zoo.checkpoint import save_checkpoint
 
 SHIFT = 2  # pixels, each way
-REPORT = 47  # steps: five lines an epoch of 60,000 pictures in batches of 256
+REPORT = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,18 @@ def train(entry: Entry, schedule: Schedule, *, data: datasets.ImageDataset | Non
             average.update_parameters(model)
             losses.append(loss.item())
             if len(losses) % REPORT == 0:
-                recent = np.mean(losses[-REPORT:])
-                where = f"epoch {epoch + 1}/{schedule.epochs}, step {len(losses)}/{steps // schedule.epochs}"
-                print(f"{where}: loss {recent:.4f}", file=sys.stderr, flush=True)
+                _say(epoch, schedule, f"step {len(losses)}", losses[-REPORT:])
+        _say(epoch, schedule, "whole", losses)
     trained: nn.Module = average.module
     return trained.eval().to(memory_format=torch.contiguous_format)
+
+
+def _say(epoch: int, schedule: Schedule, part: str, losses: list[float]) -> None:
+    print(
+        f"epoch {epoch + 1}/{schedule.epochs}, {part}: loss {np.mean(losses):.4f}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def accuracy(model: nn.Module, entry: Entry, split: Split) -> float:
