@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
-from eightbit.quant.rounding import GPTQ, AdaRound, Nearest, output_error
+from eightbit.quant.rounding import GPTQ, AdaRound, Nearest, _upper_inverse, output_error
 
 INT4 = IntType(4, signed=True, narrow=True)
 
@@ -55,6 +55,14 @@ def test_rounding_that_looks_at_data_beats_nearest_on_the_output(rounding, group
     nearest = Nearest().codes(rows, scale, INT4)
     better = rounding.codes(rows, scale, INT4, hessian)
     assert output_error(rows, better, scale, hessian) < 0.6 * output_error(rows, nearest, scale, hessian)
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 200])
+def test_triangular_matrices_are_inverted_by_halves(size):
+    upper = np.triu(np.random.default_rng(size).standard_normal((2, size, size))) + 10 * np.eye(size)
+    inverse = _upper_inverse(upper)
+    assert not np.tril(inverse, -1).any()
+    np.testing.assert_allclose(upper @ inverse, np.broadcast_to(np.eye(size), upper.shape), atol=1e-12)
 
 
 def test_gptq_is_nearest_when_inputs_are_independent_and_damping_heavy():
