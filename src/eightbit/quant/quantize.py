@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams, params_from_range
@@ -15,6 +16,7 @@ from eightbit.graph.channels import channel_peaks
 from eightbit.graph.equalize import elastic_groups, equalize
 from eightbit.graph.feeds import specs
 from eightbit.graph.model import constant
+from eightbit.graph.run import to_bytes
 from eightbit.graph.smooth import smooth, smooth_sites
 from eightbit.quant.calibrate import Progress, calibrate, parameters
 from eightbit.quant.calibrators import predicted_sqnr_db
@@ -48,6 +50,36 @@ def quantize_graph(
     if recipe.dynamic:
         graph, placement = _quantize_dynamically(model, calibration, recipe, progress)
         return graph, placement, {}
+    return finish(stage(model, calibration, recipe, progress=progress), recipe)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the data said about a graph, before any number of bits is chosen: many recipes can be finished from it.
+
+    `model` is the float graph, equalized and smoothed as `recipe` says; `states` has a filled calibrator for each
+    tensor that may become codes, `moments` those of each layer's input (empty if the recipe looks at none). A stage is
+    pickled with its graph as ONNX.
+    """
+
+    model: ir.Model
+    recipe: Recipe
+    states: Mapping[str, State]
+    moments: Mapping[str, Moments]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "model": to_bytes(self.model)}
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
+
+
+def stage(model: ir.Model, calibration: Any, recipe: Recipe, *, progress: Progress | None = None) -> Stage:
+    """Everything of static quantization that looks at data: equalize, smooth, calibrate, take moments.
+
+    Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
+    """
+    recipe = recipe.settled(True)
     placement = place(model, recipe)
     if not placement.observed:
         raise QuantizationError(
@@ -65,12 +97,39 @@ def quantize_graph(
         placement = place(model, recipe)
     states = calibrate(model, placement.observed, data, recipe.codes.range, progress=progress)
     placement = place(model, recipe, _strained(model, placement, states, recipe))
-    observed = {name: states[name] for name in placement.observed}
-    params = parameters(observed, recipe.codes, fixed=_fixed(model, placement))
-    params |= _constants(model, placement, recipe)
     moments = layer_moments(model, placement.layers, data, progress=progress) if recipe.needs_moments else {}
-    layers = _layers(model, placement, params, recipe, moments)
+    return Stage(model, recipe, states, moments)
+
+
+def finish(staged: Stage, recipe: Recipe) -> tuple[ir.Model, Placement, dict[str, QuantParams]]:
+    """The QDQ graph of `recipe`, which differs from `staged.recipe` in bits and overrides only.
+
+    Raises QuantizationError for a recipe that needs what the stage has not looked at.
+    """
+    recipe, model = recipe.settled(True), staged.model
+    placement = placed(staged, recipe)
+    params = fitted(staged, placement, recipe)
+    layers = _layers(model, placement, params, recipe, staged.moments)
     return insert_qdq(model, placement, params=params, layers=layers), placement, params
+
+
+def placed(staged: Stage, recipe: Recipe) -> Placement:
+    """Where `recipe` puts integers in the stage's graph."""
+    placement = place(staged.model, recipe)
+    return place(staged.model, recipe, _strained(staged.model, placement, staged.states, recipe))
+
+
+def fitted(staged: Stage, placement: Placement, recipe: Recipe) -> dict[str, QuantParams]:
+    """The parameters that `recipe` gives the tensors of a placement. Raises QuantizationError for one never seen."""
+    unseen = [name for name in placement.observed if name not in staged.states]
+    if unseen:
+        raise QuantizationError(
+            f"tensor {unseen[0]!r} was not calibrated in this stage: its overrides move codes to where the stage saw "
+            "none; quantize anew with this recipe"
+        )
+    observed = {name: staged.states[name] for name in placement.observed}
+    params = parameters(observed, recipe.codes, fixed=_fixed(staged.model, placement))
+    return params | _constants(staged.model, placement, recipe)
 
 
 def _strained(
@@ -161,7 +220,7 @@ def _layers(
     placement: Placement,
     params: dict[str, QuantParams],
     recipe: Recipe,
-    moments: dict[str, Moments],
+    moments: Mapping[str, Moments],
 ) -> dict[str, EncodedLayer]:
     encoded = {}
     wanted = set(placement.layers)
