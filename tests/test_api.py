@@ -32,6 +32,8 @@ PUBLIC = [
     "QuantizedModel",
     "compare",
     "Comparison",
+    "explain",
+    "Explanation",
     "inspect",
     "open",
     "save_weights",
@@ -59,6 +61,7 @@ HEAVY = [
     "safetensors",
     "scipy",
     "sklearn",
+    "tensorboard",
     "tensorflow",
     "torch",
 ]

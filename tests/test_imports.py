@@ -16,8 +16,8 @@ ORDER = [
     ["quant"],
     ["target"],
     [
-        *("answers", "comparison", "confidence", "inspection", "labelled", "layers", "model", "npz"),
-        *("plot", "tables", "timing"),
+        *("answers", "comparison", "confidence", "explanation", "inspection", "labelled", "layers", "model"),
+        *("npz", "page", "plot", "saliency", "tables", "tensorboard", "timing"),
     ],
     ["train", "course", "cli"],
 ]

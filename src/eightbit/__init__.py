@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         QuantizationError,
         UnsupportedOp,
     )
+    from eightbit.explanation import Explanation, explain
     from eightbit.inspection import inspect
     from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
     from eightbit.quant.arrays import dequantize_weights, quantize_weights
@@ -50,6 +51,8 @@ _HOME = {
     "QuantizedModel": "model",
     "compare": "comparison",
     "Comparison": "comparison",
+    "explain": "explanation",
+    "Explanation": "explanation",
     "inspect": "inspection",
     "open": "model",
     "save_weights": "model",

@@ -94,8 +94,8 @@ class Answers:
     def expected_flips(self) -> float:
         """How many answers Gaussian noise of `noise_rms` on every lead would change: the sum of Q(lead / noise_rms).
 
-        Q is the upper tail of the standard normal distribution. A count far above it points at noise that falls on
-        some samples or classes more than on others.
+        Q is the upper tail of the standard normal distribution. A rough figure: of many rivals the one that noise lifts
+        most is looked at. A count far above it points at noise that falls on some samples more than on others.
         """
         rms = self.noise_rms
         return sum(0.5 * erfc(lead / (sqrt(2) * rms)) for lead in self.lead.tolist()) if rms else 0.0
@@ -104,17 +104,25 @@ class Answers:
         """The changed answers, those with the smallest lead first, at most `most`; `classes` names them."""
 
         def name(index: int | None) -> str:
-            return "" if index is None else str(index) if classes is None else classes[index]
+            return str(index) if classes is None or index is None else classes[index]
 
         found = sorted(self.flips(), key=lambda f: (f.lead, f.index))
+        labelled = self.labels is not None
         rows = tuple(
             (
-                *(str(f.index), name(f.label), name(f.float_class), name(f.int8_class)),
-                *(f"{f.lead:.2f}", f"{f.noise:.2f}", _judged(f)),
+                str(f.index),
+                *((name(f.label),) if labelled else ()),
+                *(name(f.float_class), name(f.int8_class), f"{f.lead:.2f}", f"{f.noise:.2f}"),
+                *((_judged(f),) if labelled else ()),
             )
             for f in found[:most]
         )
-        columns = ("sample>", "label", "float says", "int8 says", "lead>", "noise>", "the answer was")
+        columns = (
+            "sample>",
+            *(("label",) if labelled else ()),
+            *("float says", "int8 says", "lead>", "noise>"),
+            *(("the answer was",) if labelled else ()),
+        )
         note = (
             f"{len(found)} of {len(self)} answers changed; {self.expected_flips:.1f} are expected of Gaussian noise "
             f"with the RMS seen, {self.noise_rms:.2f}. Lead: float logit of the first class above that of the "
@@ -124,8 +132,6 @@ class Answers:
 
 
 def _judged(flip: Flip) -> str:
-    if flip.label is None:
-        return ""
     if flip.label == flip.float_class:
         return "lost"
     return "won" if flip.label == flip.int8_class else "wrong before and after"

@@ -23,11 +23,13 @@ import eightbit
 from eightbit.comparison import LAYER_SAMPLES, compare, measure
 from eightbit.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError
+from eightbit.explanation import PICTURES, explain
 from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, feed, samples
 from eightbit.inspection import inspect
 from eightbit.model import load, quantize
 from eightbit.model import open as open_quantized
 from eightbit.npz import read_npz, write_npz
+from eightbit.plot.look import pyplot
 from eightbit.quant.recipe import Recipe
 from eightbit.quant.recipe_file import read_recipe
 from eightbit.tables import Table
@@ -131,6 +133,8 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help=f"Fail (status 1) unless the accuracy is shown to fall by less, a share. Reported: {MARGIN}.",
 )
+@click.option("--html", type=FILE, help="Also write a page with figures and the answers that changed.")
+@click.option("--tensorboard", type=FILE, help="Also write logs for TensorBoard, a folder.")
 @click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -139,6 +143,8 @@ def compare_command(
     int8_model: Path,
     data_file: Path,
     margin: float | None,
+    html: Path | None,
+    tensorboard: Path | None,
     latency: bool,
     threads: int | None,
     as_json: bool,
@@ -148,10 +154,21 @@ def compare_command(
     data = read_npz(data_file, model.inputs, EngineError)
     if margin is not None and not data.has_labels:
         raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
-    with _bars({"compare": data.rows, "layers": min(LAYER_SAMPLES, data.rows)}) as tick:
+    if html is not None:
+        pyplot()  # a missing extra is better known before the work than after it
+        _check_place(html)
+    few = min(LAYER_SAMPLES, data.rows)
+    totals = {"compare": data.rows, "layers": few, "histograms": few, "pictures": PICTURES}
+    with _bars(totals) as tick:
         report = compare(
             model, q, data, margin=margin or MARGIN, latency=latency, threads=threads, progress=tick
         )
+        if html is not None or tensorboard is not None:
+            explanation = explain(model, q, data, report, threads=threads, progress=tick)
+            if html is not None:
+                explanation.html(html)
+            if tensorboard is not None:
+                explanation.tensorboard(tensorboard)
     _show(report, as_json)
     if margin is not None and report.no_worse is not None:
         _require(report.no_worse)

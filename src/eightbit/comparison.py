@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,15 @@ class Comparison:
         from eightbit.plot import layer_sqnr
 
         return layer_sqnr(self, ax=ax)
+
+    def html(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML page with every table and figure in it; `eightbit.explain` finds more to show.
+
+        Raises ExportError, MissingExtra (`plot`).
+        """
+        from eightbit.page import write_page
+
+        return write_page(self, path)
 
 
 def compare(

@@ -17,7 +17,16 @@ from eightbit.plot.look import (
     YELLOW,
     style,
 )
-from eightbit.plot.networks import layer_sqnr, sqnr_by_bits
+from eightbit.plot.networks import (
+    layer_sqnr,
+    layers_by_recipe,
+    layers_by_sample,
+    leads,
+    ranges,
+    saliency,
+    sqnr_by_bits,
+    tensor_histogram,
+)
 from eightbit.plot.numbers import (
     MOST_TICKS,
     codes,
@@ -45,8 +54,14 @@ __all__ = [
     "grid_points",
     "histogram_with_grid",
     "layer_sqnr",
+    "layers_by_recipe",
+    "layers_by_sample",
+    "leads",
     "quantization_error",
+    "ranges",
+    "saliency",
     "sqnr_by_bits",
     "style",
+    "tensor_histogram",
     "weight_ranges",
 ]
