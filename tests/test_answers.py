@@ -41,15 +41,19 @@ def test_an_answer_changes_exactly_where_noise_exceeds_the_lead():
     np.testing.assert_array_equal(found.int8_class[found.flipped], found.rival[found.flipped])
 
 
-def test_gaussian_noise_on_the_leads_flips_as_many_as_expected():
+def test_noise_that_falls_regardless_of_the_lead_flips_as_many_as_expected():
     rng = np.random.default_rng(1)
     lead = np.abs(rng.normal(scale=2.0, size=40_000))
-    exact = np.stack([lead, np.zeros_like(lead)], axis=1)
-    noisy = exact + np.stack([rng.normal(scale=0.5, size=lead.size), np.zeros_like(lead)], axis=1)
-    found = log(exact, noisy)
+    noise = rng.normal(scale=0.5, size=lead.size)
+    found = log(np.stack([lead, 0 * lead], axis=1), np.stack([lead - noise, 0 * lead], axis=1))
     assert found.noise_rms == pytest.approx(0.5, rel=0.02)  # 40,000 draws know it to 0.35 %
     # The count is a sum of independent draws; its standard error is below its square root.
     assert abs(found.flipped.sum() - found.expected_flips) < 3 * math.sqrt(found.expected_flips)
+
+
+def test_expected_flips_by_hand():
+    found = log([[1, 0], [3, 0]], [[0, 0.5], [2.5, 0]])  # leads 1 and 3, noise 1.5 and 0.5
+    assert found.expected_flips == 0.5  # of four meetings one takes the lead, 1.5 > 1
     assert log([[1, 0]], [[1, 0]]).expected_flips == 0.0
 
 

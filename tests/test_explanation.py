@@ -147,7 +147,7 @@ def test_the_page_is_the_same_each_time(page, explanation, tmp_path):
 def test_a_comparison_alone_makes_a_page_too(explanation, tmp_path):
     soup = BeautifulSoup(explanation.comparison.html(tmp_path / "c.html").read_text(), "html.parser")
     assert len(soup.select("img")) == 3
-    assert soup.h1.get_text() == "Float and int8 on 80 samples"
+    assert soup.title.get_text() == "What int8 changed on 80 samples"
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from math import erfc, sqrt
 from typing import Any
 
 import numpy as np
@@ -92,13 +91,14 @@ class Answers:
 
     @property
     def expected_flips(self) -> float:
-        """How many answers Gaussian noise of `noise_rms` on every lead would change: the sum of Q(lead / noise_rms).
+        """How many answers would change if noise fell on the samples regardless of their leads.
 
-        Q is the upper tail of the standard normal distribution. A rough figure: of many rivals the one that noise lifts
-        most is looked at. A count far above it points at noise that falls on some samples more than on others.
+        Each lead meets the noise of every sample: the sum over i of the share of j with noise_j > lead_i. A count far
+        from it says that the noise goes with the lead, and the samples or classes on which it falls deserve a look.
         """
-        rms = self.noise_rms
-        return sum(0.5 * erfc(lead / (sqrt(2) * rms)) for lead in self.lead.tolist()) if rms else 0.0
+        ordered = np.sort(self.noise)
+        above = len(self) - np.searchsorted(ordered, self.lead, side="right")
+        return float(above.sum() / max(1, len(self)))
 
     def table(self, classes: Sequence[str] | None = None, *, most: int = 20) -> Table:
         """The changed answers, those with the smallest lead first, at most `most`; `classes` names them."""
@@ -124,9 +124,9 @@ class Answers:
             *(("the answer was",) if labelled else ()),
         )
         note = (
-            f"{len(found)} of {len(self)} answers changed; {self.expected_flips:.1f} are expected of Gaussian noise "
-            f"with the RMS seen, {self.noise_rms:.2f}. Lead: float logit of the first class above that of the "
-            "other; the answer changes where noise takes all of it"
+            f"{len(found)} of {len(self)} answers changed; {self.expected_flips:.1f} would if noise fell regardless of "
+            "leads. Lead: float logit of the first class above that of the other; the answer changes where noise takes "
+            "all of it"
         )
         return Table("Changed answers", columns, rows, note)
 

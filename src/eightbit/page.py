@@ -54,13 +54,13 @@ def page(report: Comparison | Explanation) -> str:
     """The page of `report` as text."""
     explanation = report if isinstance(report, Explanation) else None
     comparison = report.comparison if isinstance(report, Explanation) else report
-    title = f"Float and int8 on {comparison.samples:,} samples"
+    title = f"What int8 changed on {comparison.samples:,} samples"
     body = "".join(_sections(comparison, explanation))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main><h1>{escape(title)}</h1>\n{body}</main></body></html>\n"
+        f"<body><main><h1>What int8 changed</h1>\n{body}</main></body></html>\n"
     )
 
 
@@ -109,7 +109,7 @@ def _spreads(explanation: Explanation) -> Iterator[str]:
     for h in sorted(histograms, key=lambda h: noise.get(h.name, np.inf))[:WORST]:
         yield _figure(
             partial(_histogram, h),
-            f"Histogram of tensor {h.name} in float and in int8; {h.clipped:.2%} of its values are clipped",
+            f"Histogram of tensor {h.name} in float and in int8; {h.clipped:.3%} of its values are clipped",
             f"{h.name}, one of the {WORST} noisiest.",
         )
 

@@ -79,7 +79,7 @@ def test_both_histograms_of_a_tensor(model, q):
     before, after = (p.get_data() for p in ax.patches[:2])
     assert before.values.sum() == sum(h.before) + h.below + h.above == after.values.sum()
     np.testing.assert_array_equal(after.edges, h.edges)
-    assert f"{h.clipped:.2%} clipped" in ax.get_title()
+    assert f"{h.clipped:.3%} clipped" in ax.get_title()
 
 
 def test_changed_answers_lie_above_the_diagonal():

@@ -66,7 +66,8 @@ def sqnr_by_bits(measured: Mapping[str, Mapping[int, float]], *, ax: Axes | None
 def layers_by_recipe(reports: Mapping[str, Comparison], *, ax: Axes | None = None) -> Axes:
     """Heat map of SQNR in dB: a row for each tensor that any of the `reports` has, a column for each report by name.
 
-    A tensor that a report does not have, because it stayed in float there, is left grey.
+    A tensor that a report does not have, because it stayed in float there, is left grey; one without any error has
+    the brightest colour.
     """
     if not reports:
         raise QuantizationError("there is no report to draw; give one at least")
@@ -101,8 +102,12 @@ def ranges(histograms: Sequence[TensorHistogram], *, ax: Axes | None = None) -> 
     axes.axhspan(-128.5, 127.5, color=ORANGE, alpha=0.2, lw=0, zorder=0, label="the 256 codes")
     axes.bar(np.arange(len(lo)), hi - lo, bottom=lo, width=0.8, color=FLOAT_COLOR, label="float values")
     axes.set_yscale("symlog", linthresh=256)
+    most = max(256.0, float(np.abs(np.concatenate([lo, hi])).max(initial=0.0)))
+    ticks = [t for t in (-10000, -1000, -128, 0, 127, 1000, 10000) if abs(t) <= 1.2 * most]
+    axes.set_yticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_ylim(-1.2 * most, 1.2 * most)
     axes.set(xlabel="tensor, from the input to the output", ylabel="range, in codes")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return axes
 
 
@@ -121,7 +126,7 @@ def tensor_histogram(histogram: TensorHistogram, *, ax: Axes | None = None) -> A
     axes.axvspan(*h.grid.limits, color=ORANGE, alpha=0.15, lw=0, zorder=0, label="range of the codes")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="value", ylabel="count", title=f"{h.name}: {h.clipped:.2%} clipped")
+    axes.set(xlabel="value", ylabel="count", title=f"{h.name}: {h.clipped:.3%} clipped")
     axes.legend()
     return axes
 
@@ -164,8 +169,12 @@ def saliency(
 
 
 def _heat_map(cells: NDArray[np.float64], names: Sequence[str], axes: Any) -> Any:
-    masked = np.ma.masked_invalid(cells)
-    picture = axes.imshow(masked, aspect="auto", interpolation="nearest", cmap="cividis")
+    finite = cells[np.isfinite(cells)]
+    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    masked = np.ma.masked_array(cells, np.isnan(cells))
+    picture = axes.imshow(
+        masked, aspect="auto", interpolation="nearest", cmap="cividis", vmin=limits[0], vmax=limits[1]
+    )
     axes.set_facecolor("#d9d9d9")
     axes.grid(visible=False)
     step = -(-len(names) // MOST_NAMES)
