@@ -10,7 +10,7 @@ from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.fold import prepare
 from eightbit.graph.run import FloatSession
 from eightbit.quant.layout import Layout
-from eightbit.quant.moments import layer_moments
+from eightbit.quant.moments import PATCHES, layer_moments
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.recipe_file import parse_recipe
@@ -166,6 +166,46 @@ def test_bias_correction_moves_the_float_bias_of_convolutions_and_gemms():
     convs = [node for node in fixed.ir.graph if node.op_type == "Conv"]
     assert all(node.inputs[2].const_value.dtype == ir.DataType.FLOAT for node in convs)  # also where none was
     np.testing.assert_array_equal(fixed.run(DATA, engine="numpy"), fixed(DATA))
+
+
+def test_rounding_looks_at_the_spread_of_inputs_where_the_bias_takes_up_the_mean():
+    model = network()
+    node = next(iter(model.graph))
+    node.name = "c"
+    layout, weight, offset = Layout.of(node), CONSTANTS["w1"], DATA + 5
+    moments = layer_moments(model, ("c",), offset)["c"]
+    layer = encode_layer(
+        weight,
+        None,
+        layout,
+        input_scale=None,
+        recipe=Recipe(Weights(bits=3), FLOAT).settled(True),
+        moments=moments,
+    )
+    rows = layout.rows(weight)
+    steps = steps_of(layer.scale, None, rows.shape)
+    other = GPTQ().codes(rows, steps, Weights(bits=3).itype, moments.hessian) * steps
+    positions = layout.positions(offset)
+    noise = [
+        float(((w - rows) @ positions).var(axis=2).sum()) for w in (layout.rows(layer.weight) * steps, other)
+    ]
+    assert noise[0] < 0.9 * noise[1]
+
+
+def test_centred_moments_are_those_of_what_lies_around_the_mean():
+    model = network()
+    next(iter(model.graph)).name = "c"
+    layout = Layout.of(next(iter(model.graph)))
+    constant = np.broadcast_to(DATA[:1, :, :1, :1], DATA.shape).copy()
+    for data, floor in ((DATA + 3, 1e-5), (constant, 1e-5)):
+        found = layer_moments(model, ("c",), data)["c"]
+        x = layout.positions(data, thin=PATCHES).astype(np.float64)
+        expected = (x - x.mean(axis=2, keepdims=True)) @ (x - x.mean(axis=2, keepdims=True)).transpose(
+            0, 2, 1
+        )
+        # Sums in float32 and the floor on the diagonal: parts of the moments around zero.
+        np.testing.assert_allclose(found.centred, expected, atol=2 * floor * np.abs(found.hessian).max())
+        assert np.linalg.eigvalsh(found.centred).min() > 0
 
 
 def test_no_data_are_needed_where_none_are_looked_at():

@@ -23,6 +23,8 @@ from eightbit.quant.layout import Layout
 
 PATCHES = 8
 """Patches of a sample, for each input of the layer. With a hundred, weights alone came out the same within 0.3 dB."""
+FLOOR = 1e-5
+"""A hundred times the relative error of a sum in float32."""
 ELEMENTS = 2**20
 """Patches of several samples go into one product until they hold so many numbers."""
 
@@ -51,6 +53,18 @@ class Moments:
     def mean(self) -> NDArray[np.float64]:
         """The mean position, (G, K)."""
         return self.total / max(1, self.count)
+
+    @property
+    def centred(self) -> NDArray[np.float64]:
+        """The sum of (x - mean)(x - mean)ᵀ, (G, K, K): what counts where the bias takes up the mean of the error.
+
+        FLOOR of the second moments' mean stays on the diagonal, so that it is positive definite for a constant input,
+        where the difference of two sums in float32 is nothing but their rounding.
+        """
+        spread = self.hessian - self.total[:, :, None] * self.total[:, None, :] / max(1, self.count)
+        diagonal = np.einsum("gkk->gk", spread)  # a writeable view
+        diagonal += FLOOR * np.einsum("gkk->g", self.hessian)[:, None] / self.hessian.shape[1]
+        return spread
 
 
 def layer_moments(

