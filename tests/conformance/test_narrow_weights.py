@@ -33,9 +33,15 @@ def right(net, data) -> float:
     return float(100 * (found == labels).mean())
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, 4, "mixed"])
 def test_every_integer_is_the_same_in_the_engine_and_in_onnx_runtime(bits, model, data, tmp_path):
-    q = eb.quantize(model, data[0][:32], eb.Recipe(eb.Weights(bits=bits)))
+    if bits == "mixed":
+        layers = [str(n.name) for n in model.ir.graph if n.op_type in ("Conv", "Gemm")]
+        widths = {name: eb.Layer(eb.Weights(bits=2 + i % 7)) for i, name in enumerate(layers)}
+        recipe = eb.Recipe(overrides=widths)
+    else:
+        recipe = eb.Recipe(eb.Weights(bits=bits))
+    q = eb.quantize(model, data[0][:32], recipe)
     q = eb.open(q.save(tmp_path / "q.onnx"))
     assert not {"Conv", "Gemm", "MatMul", "Add", "Relu"} & {op for op, _ in optimized_ops(q.ir)}
     (name,) = q.program.inputs

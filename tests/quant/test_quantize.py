@@ -16,7 +16,7 @@ from eightbit.quant.calibrate import calibrate
 from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
 from eightbit.quant.placement import place
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
+from eightbit.quant.recipe import FLOAT, Activations, Layer, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 from eightbit.target.engine import run as run_program
 from eightbit.target.lower import lower
@@ -169,6 +169,45 @@ def test_a_node_kept_in_float_is_float_in_every_engine(name):
     assert {"a": "Conv", "c": "Conv", "s": "Add", "y": "Gemm"}[name] in kinds
     engine = run_program(lower(q), {"x": DATA}, island=run_island)
     np.testing.assert_array_equal(engine["y"], run(q))
+
+
+def test_a_layer_gets_its_own_weights_and_the_last_pattern_decides():
+    overrides = {"c": Layer(Weights(bits=3, rounding=Nearest())), "a": FLOAT, "*": Layer(Weights(bits=4))}
+    q = eb.quantize(eb.Model(residual()), DATA, replace(PLAIN, overrides=overrides))
+    widest = {op.name: int(np.abs(op.weight).max()) for op in q.program.ops if hasattr(op, "weight")}
+    assert not q.report.islands and set(widest.values()) == {7}
+    reverse = dict(reversed(overrides.items()))
+    q = eb.quantize(eb.Model(residual()), DATA, replace(PLAIN, overrides=reverse))
+    widest = {op.name: int(np.abs(op.weight).max()) for op in q.program.ops if hasattr(op, "weight")}
+    assert "a" in {island.node for island in q.report.islands}
+    assert widest.pop("c") == 3 and set(widest.values()) == {7}
+
+
+def test_what_an_override_leaves_open_is_settled_like_the_rest():
+    layer = Layer(Weights(bits=4))
+    recipe = replace(PLAIN, overrides={"c": layer})
+    assert (
+        recipe.settled(True).for_layer("c").weights.rounding == GPTQ() and recipe.settled(True).needs_moments
+    )
+    assert recipe.settled(False).for_layer("c").weights.rounding == Nearest()
+    assert recipe.settled(True).for_layer("d").weights == PLAIN.weights
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (lambda: Layer(), "changes nothing"),
+        (lambda: Layer(activations=Activations(dynamic=True)), "for a whole recipe"),
+        (lambda: Recipe(overrides={"a": Layer(Weights(granularity=PerGroup()))}), "has no integer kernel"),
+        (
+            lambda: Recipe(activations=FLOAT, overrides={"a": Layer(activations=Activations())}),
+            "'a' chooses activ",
+        ),
+    ],
+)
+def test_overrides_that_cannot_be_are_refused(wrong, complaint):
+    with pytest.raises(QuantizationError, match=complaint):
+        wrong()
 
 
 def test_an_override_that_matches_nothing_is_an_error():

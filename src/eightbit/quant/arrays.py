@@ -19,7 +19,7 @@ from eightbit.quant.weights import fit_scale
 
 def quantize_weights(
     weights: Any, choice: Weights | None = None, *, axis: int = -1
-) -> tuple[NDArray[np.signedinteger[Any]], QuantParams]:
+) -> tuple[NDArray[np.integer], QuantParams]:
     """The codes of one float array, same shape, with the scales that give them meaning.
 
     `weights` is an array, a tf.Variable or a torch tensor; `choice` gives bits, granularity and range (default:
@@ -37,9 +37,7 @@ def quantize_weights(
     if isinstance(choice.granularity, PerGroup) or (
         choice.rounding is not None and choice.rounding.needs_data
     ):
-        raise QuantizationError(
-            f"{choice} needs the layer and its data; use eightbit.quantize"
-        )
+        raise QuantizationError(f"{choice} needs the layer and its data; use eightbit.quantize")
     if not -array.ndim <= axis < array.ndim:
         raise QuantizationError(f"axis {axis} is not among those of weights with shape {array.shape}")
     rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).astype(np.float32)
@@ -49,6 +47,6 @@ def quantize_weights(
     return quantize(array.astype(np.float32), params), params
 
 
-def dequantize_weights(codes: NDArray[np.signedinteger[Any]], params: QuantParams) -> NDArray[np.float32]:
+def dequantize_weights(codes: NDArray[np.integer], params: QuantParams) -> NDArray[np.float32]:
     """The numbers that the codes of `quantize_weights` stand for: scale * code, float32, same shape."""
     return dequantize(codes, params)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
-from eightbit.quant.recipe import Recipe
+from eightbit.quant.recipe import Layer, Recipe
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 INTEGER = {"Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "Concat"}
@@ -64,8 +64,10 @@ def place(model: ir.Model, recipe: Recipe, strained: Mapping[str, str] | None = 
     `strained` names nodes that calibration found unfit for codes, with the reason. Raises QuantizationError for an
     override whose pattern matches no node.
     """
-    names = [_name(node) for node in model.graph]
-    for pattern in recipe.overrides:
+    nodes = [_name(node) for node in model.graph]
+    inputs = [_name(value) for value in model.graph.inputs]
+    for pattern, choice in recipe.overrides.items():
+        names = nodes + (inputs if isinstance(choice, Layer) and choice.activations else [])
         if not any(fnmatchcase(name, pattern) for name in names):
             raise QuantizationError(
                 f"override {pattern!r} matches no node; the graph has {', '.join(names[:8])}"

@@ -232,13 +232,14 @@ def _layers(
         weight = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         assert weight is not None
+        own = recipe.for_layer(name)
         try:
             encoded[name] = encode_layer(
                 weight.astype(np.float32),
                 None if bias is None else bias.astype(np.float32).reshape(-1),
                 Layout.of(node),
                 input_scale=None if source is None else np.float32(params[source].scale),
-                recipe=recipe if node.op_type in TAKES_BIAS else replace(recipe, bias_correction=False),
+                recipe=own if node.op_type in TAKES_BIAS else replace(own, bias_correction=False),
                 moments=moments.get(name),
             )
         except QuantizationError as cause:

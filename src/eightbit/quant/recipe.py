@@ -6,7 +6,7 @@ Everything here is a frozen value; a recipe is data and holds no state. `Recipe(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -107,6 +107,26 @@ class Activations:
         return IntType(self.bits, signed=False)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """What single nodes get in place of the recipe's choice, as a value of `Recipe.overrides`; None leaves it.
+
+    `weights` are those of the node, if it has any. `activations` are those that it writes; for an input of the graph,
+    the pattern is the input's name.
+    """
+
+    weights: Weights | None = None
+    activations: Activations | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is None and self.activations is None:
+            raise QuantizationError("Layer() changes nothing; give weights or activations")
+        if self.activations is not None and self.activations.dynamic:
+            raise QuantizationError(
+                "Layer(activations=...): dynamic is for a whole recipe, not for single layers"
+            )
+
+
 SMOOTHING = {"static": 0.85, "dynamic": 0.65}
 """Alpha on MiniLM over docstrings: mean cosine to float 0.997 static, 0.996 dynamic; at 0.5 static it is 0.990, and at
 0.85 dynamic 0.992, which is worse than no smoothing at all."""
@@ -120,7 +140,7 @@ class Recipe:
     be done with the data given; `Recipe.plain()` is the opposite. `bias_correction` gives back to biases what weight
     rounding took from the mean outputs. `equalize` evens out the channels of activations first (`graph.equalize`); it
     has no say where activations are not calibrated. `overrides` maps patterns of node names (shell style,
-    `"classifier*"`) to FLOAT.
+    `"classifier*"`) to FLOAT or a `Layer`; the last pattern that matches a name decides.
 
     `smooth` lets SmoothQuant act behind every LayerNorm and Gelu, with the alpha that measured best (SMOOTHING), or
     with a number as alpha: 0 leaves the spread of channels in the activations, 1 moves all of it into the weights.
@@ -134,18 +154,25 @@ class Recipe:
     bias_correction: bool | None = None
     equalize: bool = True
     smooth: float | bool = True
-    overrides: Mapping[str, Keep] = field(default_factory=dict)
+    overrides: Mapping[str, Keep | Layer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth <= 1:
             raise QuantizationError(
                 f"Recipe(smooth={self.smooth}): smooth must lie in [0, 1], or be True or False"
             )
-        if isinstance(self.weights.granularity, PerGroup) and not self.weights_only:
+        grouped = [w.granularity for w in self._all_weights() if isinstance(w.granularity, PerGroup)]
+        if grouped and not self.weights_only:
             raise QuantizationError(
-                f"{self.weights.granularity} has no integer kernel: an int32 accumulator holds one scale a channel; "
+                f"{grouped[0]} has no integer kernel: an int32 accumulator holds one scale a channel; "
                 "use PerChannel(), or activations=FLOAT for weights only"
             )
+        for pattern, choice in self.overrides.items():
+            if isinstance(choice, Layer) and choice.activations and (self.weights_only or self.dynamic):
+                raise QuantizationError(
+                    f"override {pattern!r} chooses activations, which this recipe does not calibrate; "
+                    "give Layer(weights=...) alone"
+                )
 
     @property
     def weights_only(self) -> bool:
@@ -184,9 +211,18 @@ class Recipe:
 
     def settled(self, has_data: bool) -> Recipe:
         """The same recipe with every None replaced by what it stands for."""
-        rounding = self.weights.rounding or (GPTQ() if has_data else Nearest())
+
+        def settle(weights: Weights) -> Weights:
+            return replace(weights, rounding=weights.rounding or (GPTQ() if has_data else Nearest()))
+
         correct = has_data if self.bias_correction is None else self.bias_correction
-        return replace(self, weights=replace(self.weights, rounding=rounding), bias_correction=correct)
+        overrides = {
+            pattern: replace(choice, weights=settle(choice.weights))
+            if isinstance(choice, Layer) and choice.weights
+            else choice
+            for pattern, choice in self.overrides.items()
+        }
+        return replace(self, weights=settle(self.weights), bias_correction=correct, overrides=overrides)
 
     @property
     def equalizes(self) -> bool:
@@ -196,9 +232,31 @@ class Recipe:
     @property
     def needs_moments(self) -> bool:
         """Whether the weights' codes depend on the calibration data."""
-        rounding = self.weights.rounding
-        return bool(self.bias_correction) or (rounding is not None and rounding.needs_data)
+        roundings = (weights.rounding for weights in self._all_weights())
+        return bool(self.bias_correction) or any(r is not None and r.needs_data for r in roundings)
 
     def keeps_float(self, node_name: str) -> bool:
         """Whether an override leaves this node in float."""
-        return any(fnmatchcase(node_name, pattern) for pattern in self.overrides)
+        return self._override(node_name) is FLOAT
+
+    def for_layer(self, node_name: str) -> Recipe:
+        """The recipe with the weights that its overrides choose for this node."""
+        choice = self._override(node_name)
+        if not isinstance(choice, Layer) or choice.weights is None:
+            return self
+        return replace(self, weights=choice.weights)
+
+    def codes_of(self, node_name: str) -> Activations:
+        """The choice for the tensors that this node writes, or for the graph's input of this name."""
+        choice = self._override(node_name)
+        return choice.activations if isinstance(choice, Layer) and choice.activations else self.codes
+
+    def _override(self, node_name: str) -> Keep | Layer | None:
+        matching = [choice for pattern, choice in self.overrides.items() if fnmatchcase(node_name, pattern)]
+        return matching[-1] if matching else None
+
+    def _all_weights(self) -> Iterator[Weights]:
+        yield self.weights
+        for choice in self.overrides.values():
+            if isinstance(choice, Layer) and choice.weights:
+                yield choice.weights

@@ -16,8 +16,9 @@
     symmetric = false
     dynamic = false                                 # true: no calibration, scales found in every run
 
-    [overrides]                                     # patterns of node names
+    [overrides]                                     # patterns of node names; the last that matches decides
     "classifier*" = "float"
+    "blocks.3.*" = { weights = { bits = 4 } }       # single layers: weights, activations or both
 
 `activations = "float"` in place of the table quantizes the weights only.
 Tables and keys are the fields of the dataclasses of `recipe`; what is left out keeps its default.
@@ -34,7 +35,17 @@ from typing import Any
 
 from eightbit.errors import QuantizationError
 from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-from eightbit.quant.recipe import FLOAT, Activations, Keep, PerChannel, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.recipe import (
+    FLOAT,
+    Activations,
+    Keep,
+    Layer,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    Recipe,
+    Weights,
+)
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
@@ -89,10 +100,10 @@ def _arguments(kind: type, table: Any, where: str) -> dict[str, Any]:
 def _value(kind: type, key: str, value: Any) -> Any:
     if key == "activations" and value == FLOAT.value:
         return FLOAT
-    if key in _TABLES and kind is Recipe:
+    if key in _TABLES and kind in (Recipe, Layer):
         return _TABLES[key](**_arguments(_TABLES[key], value, f"[{key}]"))
     if key == "overrides":
-        return {pattern: _keep(pattern, choice) for pattern, choice in _pairs(value)}
+        return {pattern: _override(pattern, choice) for pattern, choice in _pairs(value)}
     if key in _CHOICES:
         return _choice(key, value)
     if key == "smooth" and type(value) in (bool, int, float):
@@ -121,12 +132,16 @@ def _choice(key: str, value: Any) -> Any:
     return kind(**_arguments(kind, options, f"{key} '{name}'"))
 
 
-def _keep(pattern: str, choice: Any) -> Keep:
+def _override(pattern: str, choice: Any) -> Keep | Layer:
+    if isinstance(choice, Mapping):
+        return Layer(**_arguments(Layer, choice, f"override '{pattern}'"))
     try:
         return Keep(choice)
     except ValueError:
         known = _list(k.value for k in Keep)
-        raise QuantizationError(f"override '{pattern}' is {choice!r}; choose one of {known}") from None
+        raise QuantizationError(
+            f"override '{pattern}' is {choice!r}; choose one of {known}, or a table with weights or activations"
+        ) from None
 
 
 def _pairs(table: Any) -> Iterable[tuple[str, Any]]:

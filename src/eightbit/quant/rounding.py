@@ -84,7 +84,7 @@ class GPTQ:
         np.put_along_axis(result, np.broadcast_to(order[:, None, :], codes.shape), codes, axis=2)
         return result
 
-    def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.floating]:
         """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
         ordered = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
         diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
@@ -96,7 +96,7 @@ class GPTQ:
         return _upper_inverse(lower[:, ::-1, ::-1])
 
 
-def _upper_inverse(upper: NDArray[np.float64]) -> NDArray[np.float64]:
+def _upper_inverse(upper: NDArray[np.floating]) -> NDArray[np.floating]:
     """The inverse of upper triangular matrices (G, K, K), by halves; a general solver would do six times the work."""
     size = upper.shape[1]
     if size <= 64:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant
 from eightbit.quant.placement import Island, Placement, place
-from eightbit.quant.recipe import Activations, PerChannel, PerGroup, Recipe
+from eightbit.quant.recipe import FLOAT, Activations, Layer, PerChannel, PerGroup, Recipe, Weights
 
 
 def place_weights(
@@ -20,8 +20,15 @@ def place_weights(
     Raises QuantizationError for an override that matches no node, for a graph without layers, and for groups in a
     MatMul whose weight is no matrix.
     """
+    floats = {
+        pattern: choice if choice is FLOAT else Layer(Weights())
+        for pattern, choice in recipe.overrides.items()
+    }
     bare = replace(
-        recipe, activations=Activations(), weights=replace(recipe.weights, granularity=PerChannel())
+        recipe,
+        activations=Activations(),
+        weights=replace(recipe.weights, granularity=PerChannel()),
+        overrides=floats,
     )
     whole = place(model, bare)
     layers = set(whole.layers)
@@ -34,7 +41,7 @@ def place_weights(
         name = str(node.name)
         if name not in layers:
             islands.append(Island(name, node.op_type, reasons.get(name, reason)))
-        elif isinstance(recipe.weights.granularity, PerGroup) and node.op_type == "MatMul":
+        elif isinstance(recipe.for_layer(name).weights.granularity, PerGroup) and node.op_type == "MatMul":
             weight = constant(node.inputs[1])
             if weight is not None and weight.ndim != 2:
                 raise QuantizationError(
