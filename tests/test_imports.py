@@ -17,7 +17,7 @@ ORDER = [
     ["target"],
     [
         *("answers", "comparison", "confidence", "explanation", "inspection", "labelled", "layers", "model"),
-        *("npz", "page", "plot", "saliency", "tables", "tensorboard", "timing"),
+        *("npz", "page", "plot", "saliency", "tables", "tensorboard", "timing", "tuning"),
     ],
     ["train", "course", "cli"],
 ]

@@ -74,10 +74,18 @@ class Stage:
         self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
 
 
-def stage(model: ir.Model, calibration: Any, recipe: Recipe, *, progress: Progress | None = None) -> Stage:
+def stage(
+    model: ir.Model,
+    calibration: Any,
+    recipe: Recipe,
+    *,
+    always_moments: bool = False,
+    progress: Progress | None = None,
+) -> Stage:
     """Everything of static quantization that looks at data: equalize, smooth, calibrate, take moments.
 
-    Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
+    With `always_moments` they are taken for a recipe that does not ask for them, too. Raises CalibrationError for data
+    that do not fit, QuantizationError for a graph with nothing to quantize.
     """
     recipe = recipe.settled(True)
     placement = place(model, recipe)
@@ -88,7 +96,8 @@ def stage(model: ir.Model, calibration: Any, recipe: Recipe, *, progress: Progre
         )
     sites = () if recipe.alpha is None else smooth_sites(model, placement.layers)
     groups = elastic_groups(model) if recipe.equalizes else ()
-    data = replayable(calibration, specs(model)) if recipe.needs_moments or sites or groups else calibration
+    often = always_moments or recipe.needs_moments or sites or groups
+    data = replayable(calibration, specs(model)) if often else calibration
     if groups:
         model, _ = equalize(model, channel_peaks(model, [name for g in groups for name in g.seen], data))
     if sites and recipe.alpha is not None:
@@ -97,7 +106,8 @@ def stage(model: ir.Model, calibration: Any, recipe: Recipe, *, progress: Progre
         placement = place(model, recipe)
     states = calibrate(model, placement.observed, data, recipe.codes.range, progress=progress)
     placement = place(model, recipe, _strained(model, placement, states, recipe))
-    moments = layer_moments(model, placement.layers, data, progress=progress) if recipe.needs_moments else {}
+    looks = always_moments or recipe.needs_moments
+    moments = layer_moments(model, placement.layers, data, progress=progress) if looks else {}
     return Stage(model, recipe, states, moments)
 
 
@@ -109,8 +119,15 @@ def finish(staged: Stage, recipe: Recipe) -> tuple[ir.Model, Placement, dict[str
     recipe, model = recipe.settled(True), staged.model
     placement = placed(staged, recipe)
     params = fitted(staged, placement, recipe)
-    layers = _layers(model, placement, params, recipe, staged.moments)
+    layers = encoded(staged, placement, params, recipe)
     return insert_qdq(model, placement, params=params, layers=layers), placement, params
+
+
+def encoded(
+    staged: Stage, placement: Placement, params: Mapping[str, QuantParams], recipe: Recipe
+) -> dict[str, EncodedLayer]:
+    """The codes that `recipe` gives the weights and biases of each layer of a placement."""
+    return _layers(staged.model, placement, params, recipe, staged.moments)
 
 
 def placed(staged: Stage, recipe: Recipe) -> Placement:
@@ -218,7 +235,7 @@ def _constants(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[st
 def _layers(
     model: ir.Model,
     placement: Placement,
-    params: dict[str, QuantParams],
+    params: Mapping[str, QuantParams],
     recipe: Recipe,
     moments: Mapping[str, Moments],
 ) -> dict[str, EncodedLayer]:

@@ -1,0 +1,203 @@
+"""How much noise each source of quantization error puts on a network's outputs, all sources in one go.
+
+In: a float graph, codes for its layers, parameters for its activations, some samples. Out: for each source, the power
+of the outputs' error that it alone would cause. A source is the weight of a layer or a tensor of activations; its
+error d is known exactly. To first order the outputs' error is the sum of J d over the sources, with J the network's
+own derivative; one run with every d switched on, with signs s, gives sum s J d, and a weighing design of runs
+(`design`) gives every J d by itself. No derivative is computed, so any op will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import QuantParams, fake_quantize
+from eightbit.graph.feeds import Feeds
+from eightbit.graph.model import constant, input_at
+from eightbit.graph.run import FloatSession
+from eightbit.quant.layout import Layout
+from eightbit.quant.weights import EncodedLayer
+from eightbit.tuning.design import weighing_design
+
+
+class Kind(Enum):
+    """What is quantized."""
+
+    WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights of the node `name`, or the tensor of activations called `name`."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the probes found. `power` is that of the outputs' error relative to the outputs, by source; `energy` the sum
+    of squares of the source's own error, and `outputs` the number of values of the tensor it lies on, both by sample.
+    """
+
+    power: Mapping[Source, float]
+    energy: Mapping[Source, float]
+    values: Mapping[Source, float]
+    runs: int
+
+
+def probe(
+    model: ir.Model,
+    layers: Mapping[str, EncodedLayer],
+    params: Mapping[str, QuantParams],
+    data: Iterable[Feeds],
+) -> Noise:
+    """The noise of every source: `layers` by node name, `params` by tensor name, `data` one sample at a time."""
+    sources = [Source(Kind.WEIGHTS, name) for name in layers]
+    sources += [Source(Kind.ACTIVATIONS, name) for name in params]
+    errors = _Errors(model, layers, params)
+    graph, places = _with_injections(model, sources)
+    session, signs = FloatSession(graph), weighing_design(len(sources))
+    power, energy, values = np.zeros((3, len(sources)))
+    count = 0
+    for sample in data:
+        found = errors.of(sample)
+        feeds = dict(sample) | {places[s][0]: found[s] for s in sources}
+
+        def outputs(row: NDArray[np.float32], feeds: Feeds = feeds) -> list[NDArray[np.float64]]:
+            given = {places[s][1]: np.asarray(sign) for s, sign in zip(sources, row, strict=True)}
+            results = session.run(feeds | given).values()
+            return [y.astype(np.float64).ravel() for y in results if y.dtype.kind == "f"]
+
+        exact = outputs(np.zeros(len(sources), np.float32))
+        runs = zip(*(outputs(row) for row in signs), strict=True)
+        for z, noisy in zip(exact, runs, strict=True):
+            effects = signs.T @ (np.stack(noisy) - z) / len(signs)  # (sources, values of the output)
+            signal = max(float(z @ z), float(np.finfo(np.float64).tiny))
+            power += np.square(effects).sum(axis=1) / signal / len(exact)
+        energy += [float(np.square(found[s], dtype=np.float64).sum()) for s in sources]
+        values += [found[s].size for s in sources]
+        count += 1
+
+    def mean(total: NDArray[np.float64]) -> dict[Source, float]:
+        return dict(zip(sources, (total / count).tolist(), strict=True))
+
+    return Noise(mean(power), mean(energy), mean(values), count * (1 + len(signs)))
+
+
+def dequantized(layer: EncodedLayer, layout: Layout) -> NDArray[np.float32]:
+    """The real weight that a layer's codes stand for, in the weight's shape. One scale a tensor or a channel."""
+    shape = [-1 if axis == layout.axis else 1 for axis in range(layer.weight.ndim)]
+    scale = layer.scale.reshape(shape) if layer.scale.ndim else layer.scale
+    return (layer.weight * scale).astype(np.float32)
+
+
+def real_bias(layer: EncodedLayer) -> NDArray[np.float32] | None:
+    """The real bias of a layer, (C,)."""
+    if layer.bias is None or layer.bias_scale is None:
+        return None if layer.bias is None else layer.bias.astype(np.float32)
+    return (layer.bias.astype(np.float64) * layer.bias_scale).astype(np.float32)
+
+
+class _Errors:
+    """Computes the error of every source on the float network's own tensors."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Mapping[str, EncodedLayer],
+        params: Mapping[str, QuantParams],
+    ) -> None:
+        self.params = params
+        self.tensors: dict[Source, str] = {}
+        graph = model.clone()
+        for node in [n for n in graph.graph if n.name in layers]:
+            name = str(node.name)
+            twin = _error_layer(graph.graph, node, layers[name])
+            self.tensors[Source(Kind.WEIGHTS, name)] = str(twin.outputs[0].name)
+        self.session = FloatSession(graph, [*self.tensors.values(), *params])
+
+    def of(self, sample: Feeds) -> dict[Source, NDArray[np.float32]]:
+        """The error of each source, in the shape of the tensor it lies on."""
+        tensors = self.session.run(sample)
+        found = {source: tensors[name] for source, name in self.tensors.items()}
+        for name, p in self.params.items():
+            x = tensors[name]
+            found[Source(Kind.ACTIVATIONS, name)] = fake_quantize(x, p) - x
+        return found
+
+
+def _error_layer(graph: ir.Graph, node: ir.Node, layer: EncodedLayer) -> ir.Node:
+    """A copy of `node` with the weight's error for a weight: what the codes add to its output."""
+    weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
+    assert weight is not None
+    error = dequantized(layer, Layout.of(node)) - weight.astype(np.float32)
+    inputs = [node.inputs[0], _constant(graph, f"{node.name}__error", error)]
+    after = real_bias(layer)
+    if after is not None and node.op_type != "MatMul":
+        before = np.float32(0) if bias is None else bias.reshape(-1)
+        inputs.append(_constant(graph, f"{node.name}__bias_error", (after - before).astype(np.float32)))
+    out = _float(f"{node.name}__noise")
+    twin = ir.node(node.op_type, inputs, outputs=[out], name=f"{node.name}__noise")
+    for key, attribute in node.attributes.items():
+        twin.attributes[key] = attribute
+    graph.insert_after(node, [twin])
+    return twin
+
+
+def _with_injections(
+    model: ir.Model, sources: list[Source]
+) -> tuple[ir.Model, dict[Source, tuple[str, str]]]:
+    """The graph with `+ sign * error` behind the tensor of each source; errors and signs are new inputs.
+
+    Returns it with the names of those inputs by source.
+    """
+    result = model.clone()
+    graph = result.graph
+    nodes = {str(node.name): node for node in graph}
+    tensors = {str(v.name): v for v in [*graph.inputs, *(out for node in graph for out in node.outputs)]}
+    places = {}
+    for number, source in enumerate(sources):
+        value = nodes[source.name].outputs[0] if source.kind == Kind.WEIGHTS else tensors[source.name]
+        error, sign = _float(f"error__{number}", value.shape), _float(f"sign__{number}", ir.Shape(()))
+        graph.inputs.extend([error, sign])
+        _add_behind(graph, value, error, sign, number)
+        places[source] = str(error.name), str(sign.name)
+    return result, places
+
+
+def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value, sign: ir.Value, number: int) -> None:
+    """Let the readers of `value` read value + sign * error."""
+    users, producer = list(value.uses()), value.producer()
+    scaled, noisy = _float(f"scaled__{number}", value.shape), _float(f"noisy__{number}", value.shape)
+    pair = [
+        ir.node("Mul", [error, sign], outputs=[scaled], name=f"scaled__{number}"),
+        ir.node("Add", [value, scaled], outputs=[noisy], name=f"noisy__{number}"),
+    ]
+    for node, index in users:
+        node.replace_input_with(index, noisy)
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[index] = noisy
+    if producer is None:
+        graph.insert_before(next(iter(graph)), pair)
+    else:
+        graph.insert_after(producer, pair)
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
+    value = _float(name, ir.Shape(array.shape))
+    value.const_value = ir.tensor(array, name=name)
+    graph.register_initializer(value)
+    return value
+
+
+def _float(name: str, shape: ir.Shape | None = None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
