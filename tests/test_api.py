@@ -16,6 +16,7 @@ PUBLIC = [
     "Recipe",
     "Weights",
     "Activations",
+    "Layer",
     "PerTensor",
     "PerChannel",
     "PerGroup",

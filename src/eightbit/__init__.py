@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
     from eightbit.quant.arrays import dequantize_weights, quantize_weights
     from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-    from eightbit.quant.recipe import FLOAT, Activations, PerChannel, PerGroup, PerTensor, Recipe, Weights
+    from eightbit.quant.recipe import (
+        FLOAT,
+        Activations,
+        Layer,
+        PerChannel,
+        PerGroup,
+        PerTensor,
+        Recipe,
+        Weights,
+    )
     from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
     from eightbit.tuning.sensitivity import sensitivity
 
@@ -36,6 +45,7 @@ _HOME = {
     "Recipe": "quant.recipe",
     "Weights": "quant.recipe",
     "Activations": "quant.recipe",
+    "Layer": "quant.recipe",
     "PerTensor": "quant.recipe",
     "PerChannel": "quant.recipe",
     "PerGroup": "quant.recipe",
