@@ -102,6 +102,14 @@ def test_all_faults_are_listed_at_once() -> None:
         ),
         (p.Concat("c", ("x_q", "x_q"), ("y_q",), 0, (None,)), "c: 2 inputs, 1 tables"),
         (
+            p.Embedding("e", ("x",), ("y_q",), np.zeros((4, 2), np.float32), np.ones(4, np.float32)),
+            "e: its table is float32 (4, 2), not a matrix of int8 or int16 codes",
+        ),
+        (
+            p.Embedding("e", ("x",), ("y_q",), np.zeros((4, 2), np.int8), np.ones(2, np.float32)),
+            "e: its scales are float32 (2,), not float32 (4,)",
+        ),
+        (
             p.Reshape("r", ("x_q",), ("y_q",), (-1,)),
             "r: carries codes of scale 0.5, zero point 3 into 'y_q' with 0.25",
         ),

@@ -36,7 +36,7 @@ def packed_widths(model: ir.Model) -> dict[str, int]:
         return {}
     found = {}
     for node in model.graph:
-        value = node.inputs[0] if is_op(node, "DequantizeLinear") else None
+        value = node.inputs[0] if is_op(node, "DequantizeLinear", "Gather") else None
         if value is None or not value.is_initializer() or value.is_graph_output():
             continue
         codes = constant(value)

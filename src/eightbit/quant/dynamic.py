@@ -50,7 +50,7 @@ def place_dynamic(model: ir.Model, recipe: Recipe) -> Placement:
     islands = tuple(
         known[name] if name in known else Island(name, node.op_type, refused[name])
         for name, node in nodes.items()
-        if name not in layers
+        if name not in layers and name not in whole.tables
     )
     return replace(whole, layers=layers, islands=islands)
 

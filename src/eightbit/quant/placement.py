@@ -1,8 +1,8 @@
 """Where integers can go: a prepared float graph and a recipe in, the tensors and nodes to quantize out.
 
 A *layer* multiplies by constant weights, an *integer* op computes on activations alone, a *move* carries codes from
-place to place and shares its input's scale, a *clamp* vanishes into the saturation of the op before it. Anything else
-is a float island, and is listed with the reason.
+place to place and shares its input's scale, a *clamp* vanishes into the saturation of the op before it, a *table*
+hands out rows of codes. Anything else is a float island, and is listed with the reason.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
+from eightbit.graph.tables import float_table
 from eightbit.quant.recipe import Layer, Recipe
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -42,7 +43,8 @@ class Placement:
     """Names only: a placement of one graph can be applied to any copy of it.
 
     `layers` and `integer` are node names; `sources` maps each tensor to be quantized to the tensor whose range it
-    takes (itself, or where its codes come from); `absorbed` maps a clamp to the node that saturates in its place.
+    takes (itself, or where its codes come from); `absorbed` maps a clamp to the node that saturates in its place;
+    `tables` are the Gathers that pick rows of a table of codes.
     """
 
     layers: tuple[str, ...]
@@ -51,6 +53,7 @@ class Placement:
     absorbed: dict[str, str]
     sources: dict[str, str]
     islands: tuple[Island, ...]
+    tables: tuple[str, ...] = ()
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -90,6 +93,7 @@ class _Draft:
     clamps: list[ir.Node] = field(default_factory=list)
     moves: list[ir.Node] = field(default_factory=list)
     islands: list[Island] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     absorbed: dict[str, str] = field(default_factory=dict)
     marked: set[str] = field(default_factory=set)  # tensors that some integer node reads or writes
     computed: set[str] = field(
@@ -102,6 +106,8 @@ class _Draft:
         out = _name(node.outputs[0])
         if reason is not None:
             self.islands.append(Island(_name(node), node.op_type, reason))
+        elif node.op_type == "Gather":
+            self.tables.append(_name(node))
         elif node.op_type in MOVES:
             self.moves.append(node)
             if _name(node.inputs[0]) in self.computed:
@@ -169,6 +175,7 @@ class _Draft:
             self.absorbed,
             sources,
             tuple(self.islands),
+            tuple(self.tables),
         )
 
     def _release_outputs(self, model: ir.Model) -> None:
@@ -190,10 +197,13 @@ class _Draft:
 def _refusal(node: ir.Node, recipe: Recipe) -> str | None:
     """Why this node cannot, or shall not, run in integers; None if it can."""
     known = LAYERS | INTEGER | MOVES | CLAMPS
-    if node.domain not in ("", "ai.onnx") or node.op_type not in known:
+    is_table = float_table(node) is not None
+    if node.domain not in ("", "ai.onnx") or not (node.op_type in known or is_table):
         return "no integer form of this op"
     if recipe.keeps_float(_name(node)):
         return "the recipe keeps it in float"
+    if is_table:
+        return None
     if any(value is not None and value.dtype not in (None, ir.DataType.FLOAT) for value in _data(node)):
         return "its data are not float32"
     if not list(activations(node)):
@@ -247,8 +257,8 @@ def is_layer(node: ir.Node) -> bool:
 
 
 def channel_axis(node: ir.Node) -> int:
-    """The axis of a layer's weight along which its output channels lie."""
-    if node.op_type == "Conv":
+    """The axis of a layer's weight along which its output channels lie; of a table, the axis of its rows."""
+    if node.op_type in ("Conv", "Gather"):
         return 0
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1

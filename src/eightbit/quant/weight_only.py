@@ -39,13 +39,17 @@ def place_weights(
     islands = []
     for node in model.graph:
         name = str(node.name)
-        if name not in layers:
+        if name not in layers and name not in whole.tables:
             islands.append(Island(name, node.op_type, reasons.get(name, reason)))
-        elif isinstance(recipe.for_layer(name).weights.granularity, PerGroup) and node.op_type == "MatMul":
+        elif (
+            name in layers
+            and isinstance(recipe.for_layer(name).weights.granularity, PerGroup)
+            and node.op_type == "MatMul"
+        ):
             weight = constant(node.inputs[1])
             if weight is not None and weight.ndim != 2:
                 raise QuantizationError(
                     f"node {name!r} (MatMul): its weight has shape {weight.shape}, and groups need a matrix; "
                     f"use PerChannel(), or overrides={{{name!r}: FLOAT}}"
                 )
-    return Placement(whole.layers, (), (), {}, {}, tuple(islands))
+    return Placement(whole.layers, (), (), {}, {}, tuple(islands), whole.tables)

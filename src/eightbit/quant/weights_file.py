@@ -25,17 +25,19 @@ from eightbit.arith.packing import pack, unpack, width_of
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.graph.model import attribute, constant, input_at, is_op
 from eightbit.graph.save import write_whole
+from eightbit.graph.tables import float_table
 from eightbit.quant.layout import Layout
 from eightbit.quant.placement import LAYERS, Placement, channel_axis, is_layer
 from eightbit.quant.qdq import insert_qdq
+from eightbit.quant.tables import encoded_tables, insert_tables
 from eightbit.quant.weights import EncodedLayer
 
 KEY, FORMAT = "eightbit", 1
 
 
 def encoded_layers(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
-    """The name of the weight, and its integers, for each layer of a QDQ graph whose weight is codes."""
-    found = {}
+    """The name of the weight, and its integers, for each layer (or table) of a QDQ graph whose weight is codes."""
+    found = encoded_tables(qdq)
     for node in qdq.graph:
         if node.op_type in LAYERS and len(node.inputs) > 1:
             made = _encoded(node)
@@ -83,9 +85,11 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
 
 def with_weights(model: ir.Model, layers: Mapping[str, EncodedLayer]) -> ir.Model:
     """A weight-only QDQ graph: the float graph with `layers` in place of its own weights and biases, in float."""
-    in_float = {name: _float_bias(layer) for name, layer in layers.items()}
-    placement = Placement(tuple(layers), (), (), {}, {}, ())
-    return insert_qdq(model, placement, params={}, layers=in_float)
+    rows = {str(node.name) for node in model.graph if float_table(node) is not None}.intersection(layers)
+    in_float = {name: _float_bias(layer) for name, layer in layers.items() if name not in rows}
+    placement = Placement(tuple(in_float), (), (), {}, {}, ())
+    written = insert_qdq(model, placement, params={}, layers=in_float)
+    return insert_tables(written, {name: layers[name] for name in rows})
 
 
 def _float_bias(layer: EncodedLayer) -> EncodedLayer:
@@ -112,7 +116,7 @@ def read_weights(path: str | os.PathLike[str], model: ir.Model) -> dict[str, Enc
         raise LoadError(f"{file} is truncated or no safetensors file: {cause}; copy it again") from cause
     try:
         entries = list(_entries(metadata))
-        nodes = {str(node.name): node for node in model.graph if is_layer(node)}
+        nodes = {str(n.name): n for n in model.graph if is_layer(n) or float_table(n) is not None}
         return {entry["node"]: _decoded(entry, tensors, nodes) for entry in entries}
     except LoadError as cause:
         raise LoadError(f"{file}: {cause}") from cause
@@ -182,7 +186,7 @@ def _decoded(
             f"its layer {name!r} is none of the model's; the model has {', '.join(list(nodes)[:8])}: "
             "load the weights into the model that they were made from"
         )
-    weight = constant(node.inputs[1])
+    weight = constant(node.inputs[0 if is_op(node, "Gather") else 1])
     assert weight is not None
     shape = tuple(entry["shape"])
     if weight.shape != shape:

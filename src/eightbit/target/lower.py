@@ -1,7 +1,7 @@
 """A QDQ graph in, the integer program out.
 
 1. A float node whose inputs are dequantized codes and whose output is quantized becomes integer operations (`rules`);
-   a layer whose input is quantized dynamically becomes two (`dynamic`).
+   a layer whose input is quantized dynamically becomes two (`dynamic`), a look-up in a table of codes one (`tables`).
 2. What is left in float is cut into islands: connected float nodes between codes and codes (`islands`). An island
    that is a function of one code becomes a table.
 3. Borders get Quantize and Dequantize, everything is put in running order and verified.
@@ -20,6 +20,7 @@ from eightbit.target.codes import CodeTensors
 from eightbit.target.dynamic import dynamic_layers
 from eightbit.target.islands import find_islands
 from eightbit.target.rules import RULES, requantize_table
+from eightbit.target.tables import embeddings
 from eightbit.target.verify import verify
 
 
@@ -30,11 +31,13 @@ def lower(qdq: ir.Model) -> p.Program:
     quantization contradicts itself, and EngineError if the program does not verify.
     """
     codes = CodeTensors()
-    ops, dynamic = dynamic_layers(qdq)
+    ops, covered = dynamic_layers(qdq)
+    lookups, around = embeddings(qdq)
+    ops, covered = [*ops, *lookups], covered | around
     in_float: list[ir.Node] = []
     written = {name for op in ops for name in op.outputs}
     for node in qdq.graph:
-        if node in dynamic:
+        if node in covered:
             continue
         if is_op(node, "QuantizeLinear") or is_op(node, "DequantizeLinear"):
             if not codes.is_code_node(node) and constant(node.inputs[0]) is None:

@@ -127,6 +127,17 @@ class DynamicGemm(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Embedding(Op):
+    """Rows of a constant table, picked by integer ids (...), as float32 (..., K).
+
+    `table` int8 (V, K), or int16 for rows of more than eight bits; `scale` float32 (V,), one a row.
+    """
+
+    table: Int8Array | NDArray[np.int16]
+    scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Op):
     """Sum of two tensors, broadcasting."""
 

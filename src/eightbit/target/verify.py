@@ -59,7 +59,7 @@ def _tensors(program: p.Program) -> Iterator[str]:
 
 
 def _code_names(op: p.Op) -> tuple[str, ...]:
-    if isinstance(op, p.FloatIsland | p.DynamicQuantize | p.DynamicGemm):
+    if isinstance(op, p.FloatIsland | p.DynamicQuantize | p.DynamicGemm | p.Embedding):
         return ()
     if isinstance(op, p.Quantize):
         return op.outputs
@@ -136,6 +136,14 @@ def _concat(op: p.Op, program: p.Program) -> Iterator[str]:
         yield f"{len(op.inputs)} inputs, {len(op.tables)} tables"
 
 
+def _embedding(op: p.Op, program: p.Program) -> Iterator[str]:
+    assert isinstance(op, p.Embedding)
+    if op.table.dtype not in (np.int8, np.int16) or op.table.ndim != 2:
+        yield f"its table is {op.table.dtype} {op.table.shape}, not a matrix of int8 or int16 codes"
+    elif op.scale.dtype != np.float32 or op.scale.shape != op.table.shape[:1]:
+        yield f"its scales are {op.scale.dtype} {op.scale.shape}, not float32 ({len(op.table)},)"
+
+
 def _nothing(op: p.Op, program: p.Program) -> Iterator[str]:
     yield from ()
 
@@ -147,6 +155,7 @@ _CHECKS: dict[type[p.Op], Callable[[p.Op, p.Program], Iterator[str]]] = {
     p.DynamicGemm: _dynamic,
     p.Lookup: _lookup,
     p.Concat: _concat,
+    p.Embedding: _embedding,
     **dict.fromkeys(
         (p.MaxPool, p.Reshape, p.Flatten, p.Squeeze, p.Unsqueeze, p.Transpose, p.Slice, p.Pad), _same_scale
     ),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
 from eightbit.target import program as p
-from eightbit.target.engine import conv, dynamic, elementwise, gemm, movement, pool, softmax
+from eightbit.target.engine import conv, dynamic, elementwise, embedding, gemm, movement, pool, softmax
 
 Array = NDArray[np.generic]
 Kernel = Callable[..., "Array | tuple[Array, ...]"]
@@ -31,6 +31,7 @@ KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
     p.MatMulToFloat: gemm.matmul,
     p.DynamicQuantize: dynamic.dynamic_quantize,
     p.DynamicGemm: dynamic.dynamic_gemm,
+    p.Embedding: embedding.embedding,
     p.Add: elementwise.binary,
     p.Mul: elementwise.binary,
     p.MaxPool: pool.max_pool,
