@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
+
+NOTE_WIDTH = 88
+"""Characters at which a note under a table is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Table:
             lines += [self._line(names, widths), "  " + "  ".join("-" * w for w in widths)]
         lines += [self._line(row, widths) for row in self.rows]
         if self.note:
-            lines.append(f"  {self.note}")
+            lines += wrap(self.note, NOTE_WIDTH, initial_indent="  ", subsequent_indent="  ")
         return "\n".join(lines)
 
     def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:

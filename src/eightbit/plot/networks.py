@@ -127,7 +127,7 @@ def tensor_histogram(histogram: TensorHistogram, *, ax: Axes | None = None) -> A
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     axes.set(xlabel="value", ylabel="count", title=f"{h.name}: {h.clipped:.3%} clipped")
-    axes.legend()
+    axes.legend(loc="upper right", fontsize="x-small")
     return axes
 
 
@@ -170,7 +170,8 @@ def saliency(
 
 def _heat_map(cells: NDArray[np.float64], names: Sequence[str], axes: Any) -> Any:
     finite = cells[np.isfinite(cells)]
-    limits = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    # A few tensors that are all but exact would leave one colour for all the others.
+    limits = np.quantile(finite, [0.0, 0.95]).tolist() if finite.size else [0.0, 1.0]
     masked = np.ma.masked_array(cells, np.isnan(cells))
     picture = axes.imshow(
         masked, aspect="auto", interpolation="nearest", cmap="cividis", vmin=limits[0], vmax=limits[1]
@@ -179,5 +180,5 @@ def _heat_map(cells: NDArray[np.float64], names: Sequence[str], axes: Any) -> An
     axes.grid(visible=False)
     step = -(-len(names) // MOST_NAMES)
     axes.set_yticks(range(0, len(names), step), list(names)[::step], fontsize="x-small")
-    axes.figure.colorbar(picture, ax=axes, label="SQNR, dB")
+    axes.figure.colorbar(picture, ax=axes, label="SQNR, dB", extend="max")
     return axes
