@@ -8,6 +8,7 @@ import pytest
 import eightbit as eb
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.fold import prepare
+from eightbit.graph.model import constant
 from eightbit.graph.run import FloatSession
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import PATCHES, layer_moments
@@ -206,6 +207,49 @@ def test_centred_moments_are_those_of_what_lies_around_the_mean():
         # Sums in float32 and the floor on the diagonal: parts of the moments around zero.
         np.testing.assert_allclose(found.centred, expected, atol=2 * floor * np.abs(found.hessian).max())
         assert np.linalg.eigvalsh(found.centred).min() > 0
+
+
+def test_with_few_bits_each_layer_makes_up_for_those_before_it(monkeypatch):
+    data, unseen = (np.abs(normal(n, 5, 6, 6, seed=n)) for n in (200, 100))
+    recipe = Recipe(Weights(bits=2), FLOAT)
+    exact = FloatSession(network()).run({"x": unseen})["y"]
+
+    def answers(calibration):
+        return eb.QuantizedModel(quantize_graph(network(), calibration, recipe)[0])(unseen)
+
+    one_by_one = answers(data)
+    np.testing.assert_array_equal(
+        answers(x[None] for x in data), one_by_one
+    )  # read once, walked through often
+    monkeypatch.setattr(Recipe, "sequential", False)
+    assert ((one_by_one - exact) ** 2).sum() < 0.6 * ((answers(data) - exact) ** 2).sum()
+
+
+def test_overrides_hold_where_layers_are_rounded_one_after_another():
+    name = str(next(node.name for node in network().graph if node.op_type == "Gemm"))
+    recipe = Recipe(Weights(bits=2), FLOAT, overrides={name: eb.Layer(weights=Weights(bits=8))})
+    found = quantize_graph(network(), DATA, recipe)[0]
+    peaks = {
+        node.name: int(np.abs(constant(node.inputs[0])).max())
+        for node in found.graph
+        if node.inputs[0].is_initializer()
+    }
+    assert sorted(peaks.values()) == [1, 1, 1, 127]
+
+
+def test_layers_are_rounded_one_after_another_where_it_is_worth_the_time():
+    assert Recipe(Weights(bits=4), FLOAT).settled(True).sequential
+    assert not Recipe(Weights(bits=5), FLOAT).settled(True).sequential
+    assert not Recipe(Weights(bits=4), FLOAT).settled(False).sequential
+    assert not Recipe(Weights(bits=4)).settled(True).sequential
+    assert not Recipe(Weights(bits=4), FLOAT, bias_correction=False).settled(True).sequential
+
+
+def test_an_input_that_says_nothing_leaves_the_weights_as_they_are():
+    q = eb.QuantizedModel(quantize_graph(network(), 0 * DATA, Recipe(Weights(bits=4), FLOAT))[0])
+    exact = FloatSession(network()).run({"x": 0 * DATA})["y"]
+    # The last layer's bias is float and corrected on these very data; its MatMul keeps four bits of each weight.
+    np.testing.assert_allclose(q(0 * DATA), exact, atol=0.2 * np.abs(exact).max())
 
 
 def test_no_data_are_needed_where_none_are_looked_at():

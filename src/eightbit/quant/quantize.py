@@ -28,11 +28,10 @@ from eightbit.quant.placement import FIXED_LIMITS, Placement, place
 from eightbit.quant.qdq import insert_qdq
 from eightbit.quant.recipe import Recipe
 from eightbit.quant.replay import replayable
-from eightbit.quant.tables import encode_tables, insert_tables
+from eightbit.quant.sequential import TAKES_BIAS, sequential_layers
 from eightbit.quant.weight_only import place_weights
 from eightbit.quant.weights import EncodedLayer, encode_layer
 
-TAKES_BIAS = {"Conv", "Gemm"}
 RESIDUAL_FLOOR_DB = 28
 """In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""
 
@@ -121,7 +120,7 @@ def finish(staged: Stage, recipe: Recipe) -> tuple[ir.Model, Placement, dict[str
     placement = placed(staged, recipe)
     params = fitted(staged, placement, recipe)
     layers = encoded(staged, placement, params, recipe)
-    return _written(model, placement, params, layers, recipe), placement, params
+    return insert_qdq(model, placement, params=params, layers=layers), placement, params
 
 
 def encoded(
@@ -180,11 +179,15 @@ def _quantize_weights(
 ) -> tuple[ir.Model, Placement]:
     """The weights only; `calibration` is looked at (and may be None otherwise) if the recipe's rounding needs data."""
     placement = place_weights(model, recipe)
+    if recipe.sequential:
+        data = replayable(calibration, specs(model))
+        layers = sequential_layers(model, placement.layers, data, recipe, progress=progress)
+        return insert_qdq(model, placement, params={}, layers=layers), placement
     moments = {}
     if recipe.needs_moments:
         moments = layer_moments(model, placement.layers, calibration, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
-    return _written(model, placement, {}, layers, recipe), placement
+    return insert_qdq(model, placement, params={}, layers=layers), placement
 
 
 def _quantize_dynamically(
@@ -210,20 +213,7 @@ def _quantize_dynamically(
             )
         moments = layer_moments(model, placement.layers, data, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
-    qdq = insert_dynamic(model, placement, layers)
-    return insert_tables(qdq, encode_tables(qdq, placement.tables, recipe)), placement
-
-
-def _written(
-    model: ir.Model,
-    placement: Placement,
-    params: Mapping[str, QuantParams],
-    layers: Mapping[str, EncodedLayer],
-    recipe: Recipe,
-) -> ir.Model:
-    """The QDQ graph: layers and activations, then the tables."""
-    qdq = insert_qdq(model, placement, params=params, layers=layers)
-    return insert_tables(qdq, encode_tables(qdq, placement.tables, recipe))
+    return insert_dynamic(model, placement, layers), placement
 
 
 def _fixed(model: ir.Model, placement: Placement) -> dict[str, tuple[float, float]]:

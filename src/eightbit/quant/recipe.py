@@ -131,13 +131,20 @@ SMOOTHING = {"static": 0.85, "dynamic": 0.65}
 """Alpha on MiniLM over docstrings: mean cosine to float 0.997 static, 0.996 dynamic; at 0.5 static it is 0.990, and at
 0.85 dynamic 0.992, which is worse than no smoothing at all."""
 
+FEW_BITS = 4
+"""Where layers are rounded one after another: it takes a run of the data for each."""
+
 
 @dataclass(frozen=True)
 class Recipe:
     """How to quantize a graph.
 
-    What is left out is what measured best over the models of the course (see below), or with `None` the best that can
-    be done with the data given; `Recipe.plain()` is the opposite. `bias_correction` gives back to biases what weight
+    What is left out is what measured best over the models of the course, or with `None` the best that can be done with
+    the data given; `Recipe.plain()` is the opposite. On EfficientNet-Lite0, 72 crops of photographs, tested on 200 of
+    others: plain min-max keeps 15.2 dB of the logits and 88.5 % of the first classes, GPTQ with MSE ranges 22.7 dB and
+    91.5 %, with bias correction 23.4 and 92.5, with equalized channels (the default) 23.8 and 95.5; on 300 further
+    crops, not used to choose, 23.0 and 93.7 without equalization, 23.6 and 95.7 with it. Ranges by percentile 99.99 in
+    place of MSE: 23.7 dB and 93.5 %. `bias_correction` gives back to biases what weight
     rounding took from the mean outputs. `equalize` evens out the channels of activations first (`graph.equalize`); it
     has no say where activations are not calibrated. `overrides` maps patterns of node names (shell style,
     `"classifier*"`) to FLOAT or a `Layer`; the last pattern that matches a name decides.
@@ -228,6 +235,13 @@ class Recipe:
     def equalizes(self) -> bool:
         """Whether channels are equalized: calibrated codes gain by it, other activations do not."""
         return self.equalize and not self.weights_only and not self.dynamic
+
+    @property
+    def sequential(self) -> bool:
+        """Whether each layer makes up for those before it (`quant.sequential`): weights alone, in FEW_BITS or fewer."""
+        rounding = self.weights.rounding
+        looks = bool(self.bias_correction) and rounding is not None and rounding.needs_data
+        return looks and self.weights_only and self.weights.bits <= FEW_BITS
 
     @property
     def needs_moments(self) -> bool:
