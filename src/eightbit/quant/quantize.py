@@ -29,6 +29,7 @@ from eightbit.quant.qdq import insert_qdq
 from eightbit.quant.recipe import Recipe
 from eightbit.quant.replay import replayable
 from eightbit.quant.sequential import TAKES_BIAS, sequential_layers
+from eightbit.quant.tables import encode_tables, insert_tables
 from eightbit.quant.weight_only import place_weights
 from eightbit.quant.weights import EncodedLayer, encode_layer
 
@@ -120,7 +121,7 @@ def finish(staged: Stage, recipe: Recipe) -> tuple[ir.Model, Placement, dict[str
     placement = placed(staged, recipe)
     params = fitted(staged, placement, recipe)
     layers = encoded(staged, placement, params, recipe)
-    return insert_qdq(model, placement, params=params, layers=layers), placement, params
+    return _written(model, placement, params, layers, recipe), placement, params
 
 
 def encoded(
@@ -182,12 +183,12 @@ def _quantize_weights(
     if recipe.sequential:
         data = replayable(calibration, specs(model))
         layers = sequential_layers(model, placement.layers, data, recipe, progress=progress)
-        return insert_qdq(model, placement, params={}, layers=layers), placement
+        return _written(model, placement, {}, layers, recipe), placement
     moments = {}
     if recipe.needs_moments:
         moments = layer_moments(model, placement.layers, calibration, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
-    return insert_qdq(model, placement, params={}, layers=layers), placement
+    return _written(model, placement, {}, layers, recipe), placement
 
 
 def _quantize_dynamically(
@@ -213,7 +214,20 @@ def _quantize_dynamically(
             )
         moments = layer_moments(model, placement.layers, data, progress=progress)
     layers = _layers(model, placement, {}, recipe, moments)
-    return insert_dynamic(model, placement, layers), placement
+    qdq = insert_dynamic(model, placement, layers)
+    return insert_tables(qdq, encode_tables(qdq, placement.tables, recipe)), placement
+
+
+def _written(
+    model: ir.Model,
+    placement: Placement,
+    params: Mapping[str, QuantParams],
+    layers: Mapping[str, EncodedLayer],
+    recipe: Recipe,
+) -> ir.Model:
+    """The QDQ graph: layers and activations, then the tables."""
+    qdq = insert_qdq(model, placement, params=params, layers=layers)
+    return insert_tables(qdq, encode_tables(qdq, placement.tables, recipe))
 
 
 def _fixed(model: ir.Model, placement: Placement) -> dict[str, tuple[float, float]]:
