@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         Weights,
     )
     from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+    from eightbit.tuning.search import tune
     from eightbit.tuning.sensitivity import sensitivity
+    from eightbit.tuning.target import Target, Tuned
 
 __version__ = "0.1.0"
 
@@ -66,6 +68,9 @@ _HOME = {
     "Explanation": "explanation",
     "inspect": "inspection",
     "sensitivity": "tuning.sensitivity",
+    "tune": "tuning.search",
+    "Target": "tuning.target",
+    "Tuned": "tuning.target",
     "open": "model",
     "save_weights": "model",
     "load_weights": "model",

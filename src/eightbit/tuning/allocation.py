@@ -1,0 +1,129 @@
+"""Which layer gets how many bits: the least noise for a given number of bytes, and the best next spend.
+
+In: a `Sensitivity`. Out: plans, i.e. bits by node. Noise adds up over the sources and bytes over the layers, so the
+search is a knapsack; greedy steps by noise per byte on the lower convex hull of each layer give the best plan of its
+size, up to the last step. Source: Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary set of
+quantizers".
+
+Only widths that a file stores as such count as fewer bits: codes of 3 bits take 4 in it, and codes of 5 to 7 take 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from eightbit.errors import QuantizationError
+from eightbit.quant.recipe import FLOAT, Keep, Layer, Recipe
+from eightbit.tuning.probes import Kind
+from eightbit.tuning.sensitivity import Sensitive, Sensitivity
+
+STORED = (2, 4, 8)
+"""Widths of weights in a file that integer kernels read."""
+WIDE = 16
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bits of weights by layer, the nodes that write activations of 16 bits, and the layers left in float."""
+
+    weights: Mapping[str, int]
+    wide: frozenset[str] = field(default_factory=frozenset)
+    floats: frozenset[str] = field(default_factory=frozenset)
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """`base` with an override, named after the node, wherever this plan departs from it."""
+        overrides: dict[str, Keep | Layer] = dict(base.overrides)
+        for name in [*self.weights, *(n for n in sorted(self.wide) if n not in self.weights)]:
+            bits = self.weights.get(name, base.weights.bits)
+            weights = None if bits == base.weights.bits else replace(base.weights, bits=bits)
+            activations = replace(base.codes, bits=WIDE) if name in self.wide else None
+            if name in self.floats:
+                overrides[_literal(name)] = FLOAT
+            elif weights is not None or activations is not None:
+                overrides[_literal(name)] = Layer(weights=weights, activations=activations)
+        return replace(base, overrides=overrides)
+
+
+def uniform(found: Sensitivity, bits: int) -> Plan:
+    """Every layer's weights at `bits`, every activation at 8."""
+    return Plan({s.node: bits for s in found.weights})
+
+
+def mean_bits(found: Sensitivity, plan: Plan) -> float:
+    """Bits a weight in the mean, as a file stores them."""
+    total = sum(s.count for s in found.weights)
+    return sum(s.count * plan.weights[s.node] for s in found.weights) / total
+
+
+def noise(found: Sensitivity, plan: Plan) -> float:
+    """The noise on the outputs that a plan makes, relative to the outputs."""
+    weights = sum(s.noise[plan.weights[s.node]] for s in found.weights)
+    return weights + sum(s.noise[WIDE if s.node in plan.wide else 8] for s in found.activations)
+
+
+def allocate(found: Sensitivity, bits: float) -> Plan:
+    """The widths with the least noise for a mean of `bits` bits a weight at most (and of STORED's least at least)."""
+    weights = {s.node: STORED[0] for s in found.weights}
+    total = sum(s.count for s in found.weights)
+    left = bits * total - STORED[0] * total
+    steps = sorted((step for s in found.weights for step in _steps(s)), key=lambda step: -step[0])
+    for _, node, before, after, cost in steps:
+        if weights[node] == before and cost <= left:
+            weights[node] = after
+            left -= cost
+    return Plan(weights)
+
+
+def _steps(s: Sensitive) -> Iterator[tuple[float, str, int, int, int]]:
+    """Steps up the lower convex hull of a layer's noise over bits: (noise saved a bit, node, from, to, bits)."""
+    at = STORED[0]
+    while at < STORED[-1]:
+        gains = {b: (s.noise[at] - s.noise[b]) / ((b - at) * s.count) for b in STORED if b > at}
+        best = max(gains, key=lambda b: (gains[b], b))
+        yield gains[best], s.node, at, best, (best - at) * s.count
+        at = best
+
+
+def upgrades(found: Sensitivity, readers: Mapping[str, float]) -> tuple[str, ...]:
+    """The activations in the order in which 16 bits for them pay: noise saved by the work that leaves the fast kernels.
+
+    `readers` has the share of the network's multiplications that each node's output meets; every step also counts
+    as a hundredth of the network, so that small layers do not come first for next to nothing. Empty for a recipe whose
+    activations cannot have 16 bits.
+    """
+    if not _can_be_wide(found.recipe):
+        return ()
+    total = sum(s.noise[8] for s in found.sources) or 1.0
+
+    def gain(s: Sensitive) -> float:
+        return (s.noise[8] - s.noise[WIDE]) / total / (0.01 + readers.get(s.node, 0.0))
+
+    ranked = sorted(found.activations, key=lambda s: (-gain(s), s.node))
+    return tuple(s.node for s in ranked if s.kind is Kind.ACTIVATIONS)
+
+
+def left_in_float(found: Sensitivity, plan: Plan, spare: float) -> tuple[str, ...]:
+    """The layers in the order in which float weights for them pay, noise by weight, as long as `spare` bits last."""
+    ranked = sorted(found.weights, key=lambda s: (-s.noise[plan.weights[s.node]] / s.count, s.node))
+    chosen = []
+    for s in ranked:
+        cost = (FLOAT_BITS - plan.weights[s.node]) * s.count
+        if cost <= spare:
+            spare -= cost
+            chosen.append(s.node)
+    return tuple(chosen)
+
+
+def _can_be_wide(recipe: Recipe) -> bool:
+    try:
+        replace(recipe.codes, bits=WIDE)
+    except QuantizationError:
+        return False
+    return True
+
+
+def _literal(name: str) -> str:
+    """A pattern that matches this name alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -1,0 +1,252 @@
+"""Find a recipe that meets a budget: `tune`.
+
+The search has four steps, each of which tries whole recipes on real data and leaves a `Trial`:
+
+1. *Knobs*: the given recipe, and the same with data-aware rounding and bias correction, with searched ranges, with
+   equalized channels. The best goes on.
+2. *Sensitivity* of its weights and activations (`sensitivity`), which predicts the noise of every plan.
+3. *Weights*: the plan with the least predicted noise for the bytes that the budget allows (`allocation`).
+4. *Activations*: 16 bits where they pay most, one after another; the least number of steps that meets the budget is
+   found by section, because quality grows with the steps. If all of them are not enough, layers go back to float
+   where that pays most, as far as the budget for bytes allows. Where it leaves size free, the least mean number of bits
+   is found in the same way.
+
+Predictions only choose what is tried: everything a result says was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from os import cpu_count
+from typing import Any
+
+from eightbit.comparison import measure
+from eightbit.errors import CalibrationError
+from eightbit.graph.feeds import batches
+from eightbit.graph.save import file_bytes
+from eightbit.model import Model, load
+from eightbit.quant.calibrate import Progress
+from eightbit.quant.calibrators import MSE
+from eightbit.quant.quantize import Stage
+from eightbit.quant.recipe import Recipe
+from eightbit.tuning.allocation import (
+    FLOAT_BITS,
+    STORED,
+    Plan,
+    allocate,
+    left_in_float,
+    mean_bits,
+    uniform,
+    upgrades,
+)
+from eightbit.tuning.sensitivity import SAMPLES, Sensitivity, chosen_samples, measured, stage_for_tuning
+from eightbit.tuning.target import Target, Trial, Tuned
+from eightbit.tuning.trial import Data, Evaluate, Job, Workers, as_share, measured_trial
+from eightbit.tuning.trial import workers as trial_workers
+
+FRONT_BITS = (6.0, 4.0, 3.0)
+"""Mean bits a weight of the trials that draw the front beside those that the search needs."""
+ROUNDS = 30
+
+
+def tune(
+    model: Any,
+    calibration: Any,
+    evaluate: Evaluate | None = None,
+    *,
+    target: Target,
+    recipe: Recipe | None = None,
+    data: Any = None,
+    held_out: Any = None,
+    workers: int = 1,
+    executor: Any = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Search for a recipe that meets `target`, beginning with `recipe` (default: `Recipe()`).
+
+    `model` and `calibration` are what `quantize` takes. Quality is measured on `data` (default: the calibration data):
+    agreement with the float model, accuracy if there are labels among them, and `evaluate(model)`, the accuracy as a
+    share of a model given as a callable, where it is given. Data that the search measures itself on flatter it; give
+    `held_out` data, which are looked at once, at the end, for the figure to report.
+
+    `workers` processes of this machine try recipes at the same time, or an `executor` does: anything with
+    `submit(function, *arguments)`, such as a concurrent.futures executor or a dask.distributed Client. `evaluate` must
+    then be a function that can be pickled. The same arguments give the same result, wherever the trials run.
+
+    A budget that cannot be met gives a result with `met` False and the nearest trial, never an exception. Raises as
+    `quantize` and `compare` do for models and data that do not fit, and QuantizationError for a recipe that cannot
+    be tuned.
+    """
+    float_model = model if isinstance(model, Model) else load(model)
+    inputs = tuple(batches(calibration, float_model.inputs, CalibrationError))
+    chosen_data = Data.of(float_model, inputs if data is None else data)
+    job = Job(
+        model=float_model.ir,
+        calibration=inputs,
+        data=chosen_data,
+        float_bytes=len(file_bytes(float_model.ir)),
+        evaluate=evaluate,
+        float_accuracy=None if evaluate is None else as_share(evaluate(float_model)),
+        threads=None if workers == 1 else max(1, (cpu_count() or 1) // max(1, workers)),
+    )
+    with trial_workers(workers, executor) as pool:
+        search = _Search(float_model, job, target, pool, progress)
+        return search.run(recipe or Recipe(), held_out)
+
+
+def knobs(recipe: Recipe) -> tuple[tuple[Recipe, str], ...]:
+    """The recipe itself and its improvements, one knob after another turned to the default."""
+    best = Recipe().settled(True)
+    first = recipe.settled(True)
+    rounded = replace(
+        first,
+        weights=replace(first.weights, rounding=best.weights.rounding),
+        bias_correction=True,
+    )
+    ranges = replace(rounded, activations=replace(rounded.codes, range=MSE()))
+    evened = replace(ranges, equalize=True, smooth=ranges.smooth or True)
+    names = ("as given", "+ rounding, biases", "+ ranges", "+ even channels")
+    found: dict[str, Recipe] = {}
+    for candidate, name in zip((first, rounded, ranges, evened), names, strict=True):
+        if candidate not in found.values():
+            found[name] = candidate
+    return tuple((candidate, name) for name, candidate in found.items())
+
+
+@dataclass
+class _Search:
+    """One run of `tune`."""
+
+    model: Model
+    job: Job
+    target: Target
+    pool: Workers
+    progress: Progress | None
+    trials: list[Trial] = field(default_factory=list)
+
+    def run(self, recipe: Recipe, held_out: Any) -> Tuned:
+        ladder = self._attempt([*knobs(recipe)])
+        base = max(ladder, key=lambda t: t.quality).recipe
+        staged = stage_for_tuning(self.job.model, self.job.calibration, base, progress=self.progress)
+        found = measured(staged, chosen_samples(self.job.model, self.job.calibration, SAMPLES))
+        self.job = replace(self.job, staged=staged)
+        chosen = self._chosen(base, found, staged)
+        q = self.job.quantized(chosen.recipe)
+        apart = None
+        if held_out is not None:
+            # `evaluate` knows its own data, which the search has seen: here labels or agreement must do
+            last = replace(self.job, data=Data.of(self.model, held_out), evaluate=None)
+            apart = measured_trial(last, q, chosen.recipe, "held out")
+        return Tuned(chosen.recipe, q, self.target, chosen, tuple(self.trials), found, apart)
+
+    def _chosen(self, base: Recipe, found: Sensitivity, staged: Stage) -> Trial:
+        limit = self._bits_allowed(found)
+        start = allocate(found, limit)
+        steps = upgrades(found, readers_of(staged, found))
+        floats = left_in_float(found, start, self._spare_bits(found, start)) if self._asks_quality() else ()
+        plans = [Plan(start.weights, frozenset(steps[:k])) for k in range(len(steps) + 1)]
+        best = self._least(plans, lambda p: p.recipe(base), "16 bits x {}")
+        if best is None and floats:
+            last = [replace(plans[-1], floats=frozenset(floats[:k])) for k in range(len(floats) + 1)]
+            best, plans = self._least(last, lambda p: p.recipe(base), "float x {}"), last
+        free_size = self.target.size is None and self.target.bits is None
+        if best is not None and free_size:
+            wide = plans[best[0]].wide
+            grid = [STORED[0] + 0.25 * i for i in range(4 * (STORED[-1] - STORED[0]) + 1)]
+            narrow = [Plan(allocate(found, b).weights, wide) for b in grid]
+            best = self._least(narrow, lambda p: p.recipe(base), "bits {}") or best
+        self._draw_front(base, found, limit)
+        return best[1] if best is not None else self._nearest()
+
+    def _bits_allowed(self, found: Sensitivity) -> float:
+        """The mean bits a weight that the budget for bytes leaves."""
+        limit = float(STORED[-1])
+        if self.target.bits is not None:
+            limit = min(limit, self.target.bits)
+        if self.target.size is not None:
+            at_eight = self.trials[0].size * self.job.float_bytes
+            total = sum(s.count for s in found.weights)
+            spare = self.target.size * self.job.float_bytes - at_eight
+            limit = min(limit, STORED[-1] + 8 * spare / total)
+        return max(limit, float(STORED[0]))
+
+    def _asks_quality(self) -> bool:
+        return self.target.drop is not None or self.target.agreement is not None
+
+    def _spare_bits(self, found: Sensitivity, plan: Plan) -> float:
+        """Bits that the budget leaves beside those of a plan's weights; a hundredth is kept for names and scales."""
+        total = sum(s.count for s in found.weights)
+        used = total * mean_bits(found, plan)
+        limits = [float(FLOAT_BITS) * total]
+        if self.target.bits is not None:
+            limits.append(self.target.bits * total)
+        if self.target.size is not None:
+            rest = self.trials[0].size * self.job.float_bytes * 8 - total * self.trials[0].bits
+            limits.append(0.99 * self.target.size * self.job.float_bytes * 8 - rest)
+        return min(limits) - used
+
+    def _least(
+        self, plans: Sequence[Plan], recipe_of: Callable[[Plan], Recipe], name: str
+    ) -> tuple[int, Trial] | None:
+        """The first of `plans`, whose quality grows, that meets the budget, and its trial; None if the last does not.
+
+        The places between a plan that fails and one that does not are cut into as many parts as there are workers,
+        plus one.
+        """
+        first = self._attempt([(recipe_of(plans[0]), name.format(0))])[0]
+        if not self.target.misses(first):
+            return 0, first
+        last = self._attempt([(recipe_of(plans[-1]), name.format(len(plans) - 1))])[0]
+        if self.target.misses(last):
+            return None
+        low, high, best = 0, len(plans) - 1, last
+        while high - low > 1:
+            parts = min(self.pool.count + 1, high - low)
+            places = [low + (high - low) * i // parts for i in range(1, parts)]
+            tried = self._attempt([(recipe_of(plans[i]), name.format(i)) for i in places])
+            for place, trial in zip(places, tried, strict=True):
+                if not self.target.misses(trial):
+                    high, best = place, trial
+                    break
+                low = place
+        return high, best
+
+    def _draw_front(self, base: Recipe, found: Sensitivity, limit: float) -> None:
+        """Some trials of fewer and of more bytes than the budget's."""
+        wanted = [b for b in (*FRONT_BITS, 8.0) if abs(b - limit) > 0.25]
+        plans = [allocate(found, b) if b < 8 else uniform(found, 8) for b in wanted]
+        tasks = [(p.recipe(base), f"front, {mean_bits(found, p):.1f} bits") for p in plans]
+        known = {t.step for t in self.trials}
+        self._attempt([task for task in tasks if task[1] not in known])
+
+    def _nearest(self) -> Trial:
+        """The trial that breaks the fewest limits; among those, the one of the best quality."""
+        return max(self.trials, key=lambda t: (-len(self.target.misses(t)), t.quality))
+
+    def _attempt(self, tasks: list[tuple[Recipe, str]]) -> list[Trial]:
+        found = self.pool.run(self.job, tasks)
+        if self.target.latency is not None:
+            found = [replace(t, latency=self._latency(t.recipe)) for t in found]
+        self.trials.extend(found)
+        if self.progress is not None:
+            self.progress("trials", len(self.trials))
+        return found
+
+    def _latency(self, recipe: Recipe) -> float:
+        """Time of one sample relative to the float model, here and now: other machines have other clocks."""
+        sample = next(iter(chosen_samples(self.job.model, self.job.calibration, 1)))
+        return measure(self.model, self.job.quantized(recipe), sample, rounds=ROUNDS, seconds=2.0).ratio
+
+
+def readers_of(staged: Stage, found: Sensitivity) -> dict[str, float]:
+    """The share of the network's multiplications that read what each node writes, by the node's name."""
+    macs = {s.node: s.macs for s in found.weights}
+    total = sum(macs.values()) or 1
+    shares: dict[str, float] = {}
+    for node in reversed(list(staged.model.graph)):
+        read = sum(macs.get(str(use.node.name), 0) for out in node.outputs for use in out.uses())
+        shares[str(node.name)] = read / total
+    for value in staged.model.graph.inputs:
+        shares[str(value.name)] = sum(macs.get(str(use.node.name), 0) for use in value.uses()) / total
+    return shares

@@ -1,0 +1,173 @@
+"""What tuning is asked for, and what it hands back: plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from eightbit.errors import QuantizationError
+from eightbit.model import QuantizedModel
+from eightbit.quant.recipe import Recipe
+from eightbit.tables import Table, decibels
+from eightbit.tuning.sensitivity import Sensitivity
+
+
+@dataclass(frozen=True)
+class Target:
+    """A budget: any of these limits, together; those left None do not bind.
+
+    `drop` is the accuracy that may be lost, as a share (0.01: one point); `agreement` the least share of samples to
+    which the float model's first class is given. `size` is the file's bytes and `latency` the time of one sample in
+    ONNX Runtime, both at most this fraction of the float model's. `bits` is the mean number of bits that the file
+    spends on a weight, at most.
+    """
+
+    drop: float | None = None
+    agreement: float | None = None
+    size: float | None = None
+    latency: float | None = None
+    bits: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if not given:
+            raise QuantizationError("Target() asks for nothing; give drop, agreement, size, latency or bits")
+        limits = {"drop": (0, 1), "agreement": (0, 1), "size": (0, 2), "latency": (0, 100), "bits": (2, 16)}
+        for name, value in given.items():
+            lo, hi = limits[name]
+            if not lo <= value <= hi:
+                raise QuantizationError(f"Target({name}={value}): it must lie in [{lo}, {hi}]")
+
+    def misses(self, trial: Trial) -> tuple[str, ...]:
+        """What of the budget a trial breaks, in words; empty if it meets all of it."""
+        found = []
+        for name, limit in (
+            ("drop", self.drop),
+            ("size", self.size),
+            ("latency", self.latency),
+            ("bits", self.bits),
+        ):
+            value = getattr(trial, name)
+            if limit is not None and (value is None or value > limit + 1e-12):
+                found.append(f"{name} {'unknown' if value is None else f'{value:.4g}'}, wanted <= {limit:g}")
+        if self.agreement is not None and trial.agreement < self.agreement - 1e-12:
+            found.append(f"agreement {trial.agreement:.4g}, wanted >= {self.agreement:g}")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        signs = {"agreement": ">="}
+        given = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return ", ".join(f"{name} {signs.get(name, '<=')} {v:g}" for name, v in given if v is not None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe, tried: everything measured on the tuning data, nothing predicted.
+
+    `size` and `latency` (None where it was not asked for) are fractions of the float model's, `bits` those that the
+    file spends on a weight in the mean, `agreement` and `drop` shares (`drop` None without `evaluate` and labels),
+    `sqnr_db` that of the outputs. `step` says which stage of the search tried it.
+    """
+
+    recipe: Recipe
+    step: str
+    size: float
+    bits: float
+    agreement: float
+    sqnr_db: float
+    drop: float | None = None
+    latency: float | None = None
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """To sort by: accuracy kept if it was measured, else agreement; then SQNR."""
+        return (self.agreement if self.drop is None else -self.drop, self.sqnr_db)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The recipe that tuning chose, with all it tried on the way.
+
+    `met` says whether the budget was met on the tuning data; if not, `recipe` is the trial that comes nearest and
+    `misses` says what it breaks. `held_out` is the chosen recipe measured on data that the search never saw.
+    """
+
+    recipe: Recipe
+    model: QuantizedModel
+    target: Target
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    sensitivity: Sensitivity
+    held_out: Trial | None = None
+
+    @property
+    def misses(self) -> tuple[str, ...]:
+        """What of the budget the chosen recipe breaks on the tuning data, in words."""
+        return self.target.misses(self.chosen)
+
+    @property
+    def met(self) -> bool:
+        """Whether the chosen recipe meets the budget on the tuning data."""
+        return not self.misses
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The trials that no other beats in both size and quality, smallest first."""
+        return pareto_front(self.trials)
+
+    def table(self) -> Table:
+        """All trials in the order they were made."""
+        front = set(map(id, self.front))
+        rows = tuple(
+            (
+                t.step,
+                f"{t.size:.4f}",
+                f"{t.bits:.2f}",
+                f"{t.agreement:.2%}",
+                "" if t.drop is None else f"{100 * t.drop:+.2f}",
+                decibels(t.sqnr_db),
+                "" if t.latency is None else f"{t.latency:.2f}",
+                " ".join((["front"] if id(t) in front else []) + (["chosen"] if t == self.chosen else [])),
+            )
+            for t in self.trials
+        )
+        columns = ("trial", "size>", "bits>", "agreement>", "drop, points>", "SQNR dB>", "latency>", "")
+        verdict = "met" if self.met else f"NOT met: {'; '.join(self.misses)}"
+        note = f"target {self.target}: {verdict}"
+        if self.held_out is not None:
+            h = self.held_out
+            kept = f"agreement {h.agreement:.2%}" + (
+                "" if h.drop is None else f", drop {100 * h.drop:+.2f} points"
+            )
+            note += f"; on held-out data: {kept}, {decibels(h.sqnr_db)} dB"
+        return Table("Tuning", columns, rows, note)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain lists, dicts and numbers, for JSON."""
+
+        def plain(t: Trial) -> dict[str, Any]:
+            return {f.name: getattr(t, f.name) for f in fields(t) if f.name != "recipe"}
+
+        return {
+            "met": self.met,
+            "misses": list(self.misses),
+            "chosen": plain(self.chosen),
+            "held_out": None if self.held_out is None else plain(self.held_out),
+            "trials": [plain(t) for t in self.trials],
+        }
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials that none beats in size without losing in quality, smallest first."""
+    found: list[Trial] = []
+    for t in sorted(trials, key=lambda t: (t.size, tuple(-q for q in t.quality))):
+        if not found or t.quality > found[-1].quality:
+            found.append(t)
+    return tuple(found)
