@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from eightbit.quant.moments import Moments, layer_moments
 from eightbit.quant.observers import Histogram, State
 from eightbit.quant.placement import FIXED_LIMITS, Placement, place
 from eightbit.quant.qdq import insert_qdq
-from eightbit.quant.recipe import Recipe
+from eightbit.quant.recipe import Activations, Recipe
 from eightbit.quant.replay import replayable
 from eightbit.quant.sequential import TAKES_BIAS, sequential_layers
 from eightbit.quant.tables import encode_tables, insert_tables
@@ -67,6 +67,8 @@ class Stage:
     recipe: Recipe
     states: Mapping[str, State]
     moments: Mapping[str, Moments]
+    found: dict[tuple[str, Activations], QuantParams] = field(default_factory=dict, compare=False, repr=False)
+    """Parameters by tensor and choice: a searched range is searched for once."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "model": to_bytes(self.model)}
@@ -145,8 +147,10 @@ def fitted(staged: Stage, placement: Placement, recipe: Recipe) -> dict[str, Qua
             f"tensor {unseen[0]!r} was not calibrated in this stage: its overrides move codes to where the stage saw "
             "none; quantize anew with this recipe"
         )
-    observed = {name: staged.states[name] for name in placement.observed}
-    params = parameters(observed, recipe.codes, fixed=_fixed(staged.model, placement))
+    new = {n: staged.states[n] for n in placement.observed if (n, recipe.codes) not in staged.found}
+    fresh = parameters(new, recipe.codes, fixed=_fixed(staged.model, placement))
+    staged.found.update({(name, recipe.codes): p for name, p in fresh.items()})
+    params = {name: staged.found[name, recipe.codes] for name in placement.observed}
     return params | _constants(staged.model, placement, recipe)
 
 
