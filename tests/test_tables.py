@@ -16,7 +16,7 @@ def test_text_is_aligned_and_its_note_broken():
     ]
     note = lines[5:]
     assert len(note) > 1
-    assert all(line.startswith("  a ") or line.startswith("  note") for line in note)
+    assert all(line.startswith(("  a ", "  note")) for line in note)
     assert max(map(len, note)) <= NOTE_WIDTH
     assert " ".join(note).split() == TABLE.note.split()
 
