@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import eightbit
 from eightbit.comparison import LAYER_SAMPLES, compare, measure
 from eightbit.confidence import MARGIN, NonInferiority, Verdict
-from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError
+from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError, QuantizationError
 from eightbit.explanation import PICTURES, explain
 from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, feed, samples
 from eightbit.inspection import inspect
@@ -33,6 +33,8 @@ from eightbit.plot.look import pyplot
 from eightbit.quant.recipe import Recipe
 from eightbit.quant.recipe_file import read_recipe
 from eightbit.tables import Table
+from eightbit.tuning.search import tune
+from eightbit.tuning.target import Target
 
 TRACEBACK = "EIGHTBIT_TRACEBACK"
 FILE = click.Path(path_type=Path)
@@ -94,6 +96,64 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     if q.report is not None and q.report.islands:
         nodes = ((i.node, i.op, i.reason) for i in q.report.islands)
         click.echo(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
+
+
+@main.command("tune", short_help="Search for bits that meet a budget.")
+@click.argument("model", type=FILE)
+@click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
+@click.option("-d", "--data", "data_file", type=FILE, help="Inputs to measure on, and labels if any, .npz.")
+@click.option("--held-out", type=FILE, help="Inputs for the final figure, never searched on, .npz.")
+@click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
+@click.option("--recipe", type=FILE, help="The recipe to begin with, TOML.")
+@click.option("--save-recipe", type=FILE, help="Where to write the recipe that was found, TOML.")
+@click.option("--drop", type=float, help="Accuracy that may be lost, as a share; needs labels.")
+@click.option("--agreement", type=float, help="Least share of samples with float's first class.")
+@click.option("--size", type=float, help="Largest file, as a fraction of the float file.")
+@click.option("--latency", type=float, help="Longest time of a sample, as a fraction of float's.")
+@click.option("--bits", type=float, help="Most bits a weight in the mean, as the file stores them.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes to try in.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def tune_command(
+    model: Path,
+    calibration: Path,
+    data_file: Path | None,
+    held_out: Path | None,
+    output: Path,
+    recipe: Path | None,
+    save_recipe: Path | None,
+    workers: int,
+    as_json: bool,
+    **limits: float | None,
+) -> None:
+    """Search for a recipe by which the float MODEL (.onnx) meets a budget; exit status 1 if none does."""
+    for place in (output, save_recipe):
+        if place is not None:
+            _check_place(place)
+    target = Target(**limits)
+    start = None if recipe is None else read_recipe(recipe)
+    with _status("load"):
+        graph = load(model)
+    seen = read_npz(calibration, graph.inputs, CalibrationError)
+    others = [None if f is None else read_npz(f, graph.inputs, EngineError) for f in (data_file, held_out)]
+    with _bars({"calibrate": seen.rows, "moments": seen.rows}) as tick:
+        found = tune(
+            graph,
+            seen,
+            target=target,
+            recipe=start,
+            data=others[0],
+            held_out=others[1],
+            workers=workers,
+            progress=tick,
+        )
+    found.model.save(output)
+    if save_recipe is not None:
+        found.save_recipe(save_recipe)
+    _show(found, as_json)
+    if not found.met:
+        raise QuantizationError(
+            f"no recipe was found that meets the target; {output} is the nearest: {'; '.join(found.misses)}"
+        )
 
 
 @main.command("run")

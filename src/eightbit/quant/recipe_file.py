@@ -49,7 +49,7 @@ from eightbit.quant.recipe import (
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
-_CHOICES: dict[str, dict[str, type]] = {
+CHOICES: dict[str, dict[str, type]] = {
     "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel, "per-group": PerGroup},
     "range": {
         "minmax": MinMax,
@@ -104,7 +104,7 @@ def _value(kind: type, key: str, value: Any) -> Any:
         return _TABLES[key](**_arguments(_TABLES[key], value, f"[{key}]"))
     if key == "overrides":
         return {pattern: _override(pattern, choice) for pattern, choice in _pairs(value)}
-    if key in _CHOICES:
+    if key in CHOICES:
         return _choice(key, value)
     if key == "smooth" and type(value) in (bool, int, float):
         return value
@@ -126,9 +126,9 @@ def _choice(key: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         name = value.get("name")
         options = {k: v for k, v in value.items() if k != "name"}
-    if not isinstance(name, str) or name not in _CHOICES[key]:
-        raise QuantizationError(f"'{key}' is {value!r}; choose one of {_list(_CHOICES[key])}")
-    kind = _CHOICES[key][name]
+    if not isinstance(name, str) or name not in CHOICES[key]:
+        raise QuantizationError(f"'{key}' is {value!r}; choose one of {_list(CHOICES[key])}")
+    kind = CHOICES[key][name]
     return kind(**_arguments(kind, options, f"{key} '{name}'"))
 
 

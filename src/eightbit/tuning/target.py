@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from eightbit.errors import QuantizationError
 from eightbit.model import QuantizedModel
 from eightbit.quant.recipe import Recipe
+from eightbit.quant.recipe_text import write_recipe
 from eightbit.tables import Table, decibels
 from eightbit.tuning.sensitivity import Sensitivity
 
@@ -115,6 +118,10 @@ class Tuned:
     def front(self) -> tuple[Trial, ...]:
         """The trials that no other beats in both size and quality, smallest first."""
         return pareto_front(self.trials)
+
+    def save_recipe(self, path: str | os.PathLike[str]) -> Path:
+        """Write the chosen recipe as a recipe file, for `eightbit quantize --recipe`. Raises ExportError."""
+        return write_recipe(self.recipe, path)
 
     def table(self) -> Table:
         """All trials in the order they were made."""

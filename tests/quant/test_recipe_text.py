@@ -1,0 +1,45 @@
+"""A recipe that is written reads back equal."""
+
+import pytest
+
+import eightbit as eb
+from eightbit.quant.recipe_file import read_recipe
+from eightbit.quant.recipe_text import recipe_text, write_recipe
+from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        eb.Recipe(),
+        eb.Recipe().settled(True),
+        eb.Recipe.plain(),
+        eb.Recipe(weights=eb.Weights(granularity=eb.PerGroup(64), range=eb.MSE()), activations=eb.FLOAT),
+        eb.Recipe(
+            weights=eb.Weights(bits=4, range=eb.Percentile(99.9), rounding=AdaRound(iterations=50)),
+            smooth=0.5,
+            overrides={
+                "blocks.*": eb.Layer(weights=eb.Weights(bits=4, rounding=GPTQ(damping=0.02))),
+                'odd "name" [x]': eb.FLOAT,
+                "a.b": eb.Layer(
+                    weights=eb.Weights(rounding=Nearest()), activations=eb.Activations(range=eb.MinMax())
+                ),
+            },
+        ),
+    ],
+)
+def test_a_written_recipe_reads_back_equal(recipe, tmp_path):
+    path = write_recipe(recipe, tmp_path / "recipe.toml")
+    assert read_recipe(path) == recipe
+    assert path.read_text() == recipe_text(recipe)
+
+
+def test_the_order_of_overrides_which_decides_is_kept(tmp_path):
+    overrides = {
+        "a*": eb.Layer(weights=eb.Weights(bits=4)),
+        "a1": eb.FLOAT,
+        "a2": eb.Layer(weights=eb.Weights(bits=2)),
+    }
+    read = read_recipe(write_recipe(eb.Recipe(overrides=overrides), tmp_path / "r.toml"))
+    assert read.keeps_float("a1")
+    assert read.for_layer("a2").weights.bits == 2
