@@ -36,6 +36,7 @@ from eightbit.plot.numbers import (
     quantization_error,
     weight_ranges,
 )
+from eightbit.plot.tuning import front, sensitivity
 
 __all__ = [
     "BLACK",
@@ -51,6 +52,7 @@ __all__ = [
     "YELLOW",
     "codes",
     "difference_histogram",
+    "front",
     "grid_points",
     "histogram_with_grid",
     "layer_sqnr",
@@ -60,6 +62,7 @@ __all__ = [
     "quantization_error",
     "ranges",
     "saliency",
+    "sensitivity",
     "sqnr_by_bits",
     "style",
     "tensor_histogram",
