@@ -2,7 +2,7 @@
 
 The search has four steps, each of which tries whole recipes on real data and leaves a `Trial`:
 
-1. *Knobs*: the given recipe, and the same with data-aware rounding and bias correction, with searched ranges, with
+1. *Knobs*: the given recipe; the same with data-aware rounding, bias correction and searched ranges; that with
    equalized channels. The best goes on.
 2. *Sensitivity* of its weights and activations (`sensitivity`), which predicts the noise of every plan.
 3. *Weights*: the plan with the least predicted noise for the bytes that the budget allows (`allocation`).
@@ -40,7 +40,7 @@ from eightbit.tuning.allocation import (
     uniform,
     upgrades,
 )
-from eightbit.tuning.sensitivity import SAMPLES, Sensitivity, chosen_samples, measured, stage_for_tuning
+from eightbit.tuning.sensitivity import SAMPLES, Sensitivity, chosen_samples, measured
 from eightbit.tuning.target import Target, Trial, Tuned
 from eightbit.tuning.trial import Data, Evaluate, Job, Workers, as_share, measured_trial
 from eightbit.tuning.trial import workers as trial_workers
@@ -99,16 +99,16 @@ def knobs(recipe: Recipe) -> tuple[tuple[Recipe, str], ...]:
     """The recipe itself and its improvements, one knob after another turned to the default."""
     best = Recipe().settled(True)
     first = recipe.settled(True)
-    rounded = replace(
+    fitted = replace(
         first,
         weights=replace(first.weights, rounding=best.weights.rounding),
+        activations=replace(first.codes, range=MSE()),
         bias_correction=True,
     )
-    ranges = replace(rounded, activations=replace(rounded.codes, range=MSE()))
-    evened = replace(ranges, equalize=True, smooth=ranges.smooth or True)
-    names = ("as given", "+ rounding, biases", "+ ranges", "+ even channels")
+    evened = replace(fitted, equalize=True, smooth=fitted.smooth or True)
+    names = ("as given", "+ rounding, biases, ranges", "+ even channels")
     found: dict[str, Recipe] = {}
-    for candidate, name in zip((first, rounded, ranges, evened), names, strict=True):
+    for candidate, name in zip((first, fitted, evened), names, strict=True):
         if candidate not in found.values():
             found[name] = candidate
     return tuple((candidate, name) for name, candidate in found.items())
@@ -128,9 +128,9 @@ class _Search:
     def run(self, recipe: Recipe, held_out: Any) -> Tuned:
         ladder = self._attempt([*knobs(recipe)])
         base = max(ladder, key=lambda t: t.quality).recipe
-        staged = stage_for_tuning(self.job.model, self.job.calibration, base, progress=self.progress)
+        staged = self.job.stage(base)
         found = measured(staged, chosen_samples(self.job.model, self.job.calibration, SAMPLES))
-        self.job = replace(self.job, staged=staged)
+        self.job = replace(self.job, staged=staged, made=[])
         chosen = self._chosen(base, found, staged)
         q = self.job.quantized(chosen.recipe)
         apart = None

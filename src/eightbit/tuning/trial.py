@@ -75,17 +75,26 @@ class Job:
     float_accuracy: float | None = None
     staged: Stage | None = None
     threads: int | None = None
+    made: list[Stage] = field(default_factory=list, repr=False)
+    """Stages that trials made in this process; they stay here when the job is pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "model": to_bytes(self.model)}
+        return {**self.__dict__, "model": to_bytes(self.model), "made": []}
 
     def __setstate__(self, held: dict[str, Any]) -> None:
         self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
 
+    def stage(self, recipe: Recipe) -> Stage:
+        """The stage of just this recipe, made once."""
+        known = next((s for s in self.made if s.recipe == recipe.settled(True)), None)
+        if known is None:
+            known = stage_for_tuning(self.model, self.calibration, recipe)
+            self.made.append(known)
+        return known
+
     def quantized(self, recipe: Recipe) -> QuantizedModel:
         """The model of a recipe: finished from the stage, or from the data where there is no stage yet."""
-        staged = self.staged or stage_for_tuning(self.model, self.calibration, recipe)
-        graph, placement, params = finish(staged, recipe)
+        graph, placement, params = finish(self.staged or self.stage(recipe), recipe)
         return QuantizedModel(graph, Report(placement.islands, params, recipe))
 
 
