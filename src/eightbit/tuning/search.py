@@ -175,7 +175,7 @@ class _Search:
         return self.target.drop is not None or self.target.agreement is not None
 
     def _spare_bits(self, found: Sensitivity, plan: Plan) -> float:
-        """Bits that the budget leaves beside those of a plan's weights; a hundredth is kept for names and scales."""
+        """Bits that the budget leaves beside those of a plan's weights; 0.3 % are kept for names."""
         total = sum(s.count for s in found.weights)
         used = total * mean_bits(found, plan)
         limits = [float(FLOAT_BITS) * total]
@@ -183,7 +183,7 @@ class _Search:
             limits.append(self.target.bits * total)
         if self.target.size is not None:
             rest = self.trials[0].size * self.job.float_bytes * 8 - total * self.trials[0].bits
-            limits.append(0.99 * self.target.size * self.job.float_bytes * 8 - rest)
+            limits.append(0.997 * self.target.size * self.job.float_bytes * 8 - rest)
         return min(limits) - used
 
     def _least(
