@@ -49,6 +49,7 @@ def test_static_transformer_has_no_differing_integer(bert: Any) -> None:
     assert products == LAYERS * 8 - len(in_float)
     assert products >= LAYERS * 7
     assert kinds[p.GemmToFloat] and kinds[p.MatMulToFloat]
+    assert kinds[p.ReshapeTo] == 4 * LAYERS  # to shapes that hold a free batch and a free length
     left = [op for op, _ in optimized_ops(q.ir) if op in ("Gemm", "MatMul", "FusedMatMul")]
     assert len(left) == len(in_float)
     for feeds in (sentences(100, 3, 11), sentences(101, 1, 5)):

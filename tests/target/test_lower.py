@@ -259,3 +259,20 @@ def test_graphs_of_another_quantizer(tmp_path: Path) -> None:
     assert set(expected) == set(program.tensors)
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+def test_a_reshape_to_a_computed_shape_carries_codes() -> None:
+    """The lengths come from a float island; the codes go around it."""
+    g = Graph()
+    x = g.input("x", ["n", "t", 6], 0.05, 100)
+    g.node("Shape", ["x"], ["lengths"], start=0, end=2)
+    g.node("Concat", ["lengths", g.const("last", np.array([3, 2]))], ["shape"], axis=0)
+    g.output(g.op("Reshape", [x, "shape"], "y", 0.05, 100))
+    program = lower(g.model())
+    (move,) = (op for op in program.ops if isinstance(op, p.ReshapeTo))
+    assert move.inputs == ("x_q", "shape")
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)}
+    found = run(program, feeds, island=run_island, keep=True)
+    assert found["y_q"].shape == (2, 5, 3, 2)
+    np.testing.assert_array_equal(found["y_q"].reshape(2, 5, 6), found["x_q"])
+    np.testing.assert_array_equal(found["y_q"], integer_tensors(g.model(), feeds)["y_q"])

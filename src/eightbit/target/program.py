@@ -205,6 +205,11 @@ class Reshape(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class ReshapeTo(Op):
+    """`Reshape` to a shape that the program computes: inputs are the codes and an int64 tensor of lengths."""
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten(Op):
     """To two axes: those before `axis`, and the rest."""
 

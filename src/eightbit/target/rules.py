@@ -159,12 +159,14 @@ def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 
 
 def reshape(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Reshape to a constant shape."""
-    shape = constant(input_at(node, 1))
+    """Reshape to a constant shape, or to one that other nodes compute."""
+    target_value = input_at(node, 1)
+    shape = constant(target_value)
+    if attribute(node, "allowzero", 0) and (shape is None or 0 in shape):
+        return "it may ask for an axis of length 0"
     if shape is None:
-        return "its target shape is not constant"
-    if attribute(node, "allowzero", 0) and 0 in shape:
-        return "it asks for an axis of length 0"
+        lengths = str(target_value.name) if target_value is not None else ""
+        return _carry(node, codes, lambda x, y: p.ReshapeTo(_name(node), (*x, lengths), y))
     target = tuple(int(d) for d in shape)
     return _carry(node, codes, lambda x, y: p.Reshape(_name(node), x, y, target))
 

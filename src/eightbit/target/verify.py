@@ -63,6 +63,8 @@ def _code_names(op: p.Op) -> tuple[str, ...]:
         return ()
     if isinstance(op, p.Quantize):
         return op.outputs
+    if isinstance(op, p.ReshapeTo):
+        return op.inputs[0], op.outputs[0]
     if isinstance(op, p.Dequantize | p.GemmToFloat | p.MatMulToFloat):
         return op.inputs
     return (*op.inputs, *op.outputs)
@@ -157,6 +159,7 @@ _CHECKS: dict[type[p.Op], Callable[[p.Op, p.Program], Iterator[str]]] = {
     p.Concat: _concat,
     p.Embedding: _embedding,
     **dict.fromkeys(
-        (p.MaxPool, p.Reshape, p.Flatten, p.Squeeze, p.Unsqueeze, p.Transpose, p.Slice, p.Pad), _same_scale
+        (p.MaxPool, p.Reshape, p.ReshapeTo, p.Flatten, p.Squeeze, p.Unsqueeze, p.Transpose, p.Slice, p.Pad),
+        _same_scale,
     ),
 }

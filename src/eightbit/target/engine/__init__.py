@@ -41,6 +41,7 @@ KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
     p.Lookup: elementwise.lookup,
     p.Concat: movement.concat,
     p.Reshape: movement.reshape,
+    p.ReshapeTo: movement.reshape_to,
     p.Flatten: movement.flatten,
     p.Squeeze: movement.squeeze,
     p.Unsqueeze: movement.unsqueeze,

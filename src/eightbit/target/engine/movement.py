@@ -15,6 +15,7 @@ from eightbit.target.program import (
     Pad,
     Program,
     Reshape,
+    ReshapeTo,
     Slice,
     Squeeze,
     Transpose,
@@ -32,6 +33,13 @@ def reshape(op: Reshape, program: Program, arithmetic: Arithmetic) -> Move:
         return q.reshape([q.shape[i] if d == 0 else d for i, d in enumerate(op.shape)])
 
     return apply
+
+
+def reshape_to(
+    op: ReshapeTo, program: Program, arithmetic: Arithmetic
+) -> Callable[[Codes, NDArray[np.integer]], Codes]:
+    """ONNX Reshape to a computed shape: as `reshape`."""
+    return lambda q, shape: q.reshape([q.shape[i] if d == 0 else int(d) for i, d in enumerate(shape)])
 
 
 def flatten(op: Flatten, program: Program, arithmetic: Arithmetic) -> Move:
