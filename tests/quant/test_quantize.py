@@ -183,6 +183,21 @@ def test_a_layer_gets_its_own_weights_and_the_last_pattern_decides():
     assert widest.pop("c") == 3 and set(widest.values()) == {7}
 
 
+def test_a_tensor_gets_its_own_range():
+    """By the name of the node that writes it, of the node whose clamp it is, or of the graph's input."""
+    narrow = Layer(activations=Activations(range=Percentile(80.0)))
+    plain = eb.quantize(eb.Model(residual()), DATA, PLAIN).report.params
+    for pattern, tensor in (("x", "x"), ("y", "y"), ("a", "r"), ("r", "r")):
+        q = eb.quantize(eb.Model(residual()), DATA, replace(PLAIN, overrides={pattern: narrow}))
+        changed = {name for name, p in q.report.params.items() if p != plain[name]}
+        assert changed == {tensor} and q.report.params[tensor].scale < plain[tensor].scale
+    even = Layer(activations=Activations(range=MinMax(), symmetric=True))
+    q = eb.quantize(eb.Model(residual("Relu (a)")), DATA, replace(PLAIN, overrides={"a": even}))
+    assert q.report.params["a"].zero_point == 128  # the clamp stays, since these codes reach below 0
+    x = DATA[:4] if isinstance(DATA, np.ndarray) else next(iter(DATA))
+    np.testing.assert_array_equal(q(x), q.run(x, engine="numpy"))
+
+
 def test_what_an_override_leaves_open_is_settled_like_the_rest():
     layer = Layer(Weights(bits=4))
     recipe = replace(PLAIN, overrides={"c": layer})

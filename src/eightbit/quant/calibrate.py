@@ -28,16 +28,21 @@ def calibrate(
     model: ir.Model,
     tensors: Iterable[str],
     data: Any,
-    calibrator: Calibrator,
+    calibrator: Calibrator | Mapping[str, Calibrator],
     *,
     progress: Progress | None = None,
 ) -> dict[str, State]:
     """A state of `calibrator` for each of `tensors`, filled from `data` (see `feeds.samples` for what it may be).
 
+    A mapping gives each tensor its own calibrator.
+
     Raises CalibrationError for data that do not fit the graph's inputs or are empty, and for a tensor that takes
     a value that is not finite.
     """
-    states = {name: calibrator.state() for name in tensors}
+    states = {
+        name: (calibrator[name] if isinstance(calibrator, Mapping) else calibrator).state()
+        for name in tensors
+    }
     session = FloatSession(model, list(states))
     for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
         for name, array in session.run(sample).items():
@@ -53,12 +58,19 @@ def calibrate(
 
 
 def parameters(
-    states: Mapping[str, State], choice: Activations, *, fixed: Mapping[str, Limits] | None = None
+    states: Mapping[str, State],
+    choice: Activations | Mapping[str, Activations],
+    *,
+    fixed: Mapping[str, Limits] | None = None,
 ) -> dict[str, QuantParams]:
-    """Scale and zero point of each tensor: its `fixed` limits if given, else those its calibrator finds."""
+    """Scale and zero point of each tensor: its `fixed` limits if given, else those its calibrator finds.
+
+    `choice` is one for all tensors, or a mapping by name.
+    """
     known = fixed or {}
     found = {}
     for name, state in states.items():
-        lo, hi = known.get(name) or choice.range.limits(state, choice.itype, choice.symmetric)
-        found[name] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
+        own = choice[name] if isinstance(choice, Mapping) else choice
+        lo, hi = known.get(name) or own.range.limits(state, own.itype, own.symmetric)
+        found[name] = params_from_range(lo, hi, own.itype, symmetric=own.symmetric)
     return found

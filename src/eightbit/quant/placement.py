@@ -113,8 +113,9 @@ class _Draft:
             if _name(node.inputs[0]) in self.computed:
                 self.computed.add(out)
         elif node.op_type in CLAMPS:
-            before = None if self.recipe.codes.symmetric else self._absorber(node)
-            if before is None:
+            before = self._absorber(node)
+            names = (_name(node), before or "")
+            if before is None or any(self.recipe.codes_of(name).symmetric for name in names):
                 self.clamps.append(node)
             else:
                 self.absorbed[_name(node)] = before

@@ -107,7 +107,8 @@ def stage(
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
         model = smooth(model, sites, peaks, recipe.alpha)
         placement = place(model, recipe)
-    states = calibrate(model, placement.observed, data, recipe.codes.range, progress=progress)
+    calibrators = {name: choice.range for name, choice in choices(model, placement, recipe).items()}
+    states = calibrate(model, placement.observed, data, calibrators, progress=progress)
     placement = place(model, recipe, _strained(model, placement, states, recipe))
     looks = always_moments or recipe.needs_moments
     moments = layer_moments(model, placement.layers, data, progress=progress) if looks else {}
@@ -147,11 +148,31 @@ def fitted(staged: Stage, placement: Placement, recipe: Recipe) -> dict[str, Qua
             f"tensor {unseen[0]!r} was not calibrated in this stage: its overrides move codes to where the stage saw "
             "none; quantize anew with this recipe"
         )
-    new = {n: staged.states[n] for n in placement.observed if (n, recipe.codes) not in staged.found}
-    fresh = parameters(new, recipe.codes, fixed=_fixed(staged.model, placement))
-    staged.found.update({(name, recipe.codes): p for name, p in fresh.items()})
-    params = {name: staged.found[name, recipe.codes] for name in placement.observed}
+    chosen = choices(staged.model, placement, recipe)
+    for name, choice in chosen.items():
+        if type(choice.range.state()) is not type(staged.states[name]):
+            raise QuantizationError(
+                f"tensor {name!r} was calibrated in this stage for another range than {choice.range}; quantize anew "
+                "with this recipe"
+            )
+    new = {name: staged.states[name] for name, choice in chosen.items() if (name, choice) not in staged.found}
+    fresh = parameters(new, chosen, fixed=_fixed(staged.model, placement))
+    staged.found.update({(name, chosen[name]): p for name, p in fresh.items()})
+    params = {name: staged.found[name, choice] for name, choice in chosen.items()}
     return params | _constants(staged.model, placement, recipe)
+
+
+def choices(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, Activations]:
+    """The choice for each observed tensor: that of the node which writes it, or of one that it saturates for."""
+    writers = {str(out.name): str(node.name) for node in model.graph for out in node.outputs}
+    found = {}
+    for name in placement.observed:
+        writer = writers.get(name, name)  # an input of the graph is its own writer
+        own = recipe.codes_of(writer)
+        if own == recipe.codes and writer in placement.absorbed:
+            own = recipe.codes_of(placement.absorbed[writer])
+        found[name] = own
+    return found
 
 
 def _strained(
@@ -171,7 +192,8 @@ def _strained(
         state = states.get(str(value.name))
         if any(use.node.name in inside for use in value.uses()) or not isinstance(state, Histogram):
             continue
-        kept = predicted_sqnr_db(recipe.codes.range, state, recipe.codes.itype, recipe.codes.symmetric)
+        own = recipe.codes_of(str(node.name))
+        kept = predicted_sqnr_db(own.range, state, own.itype, own.symmetric)
         if kept < RESIDUAL_FLOOR_DB:
             found[str(node.name)] = (
                 f"outliers: codes would keep {kept:.0f} dB of its sum, less than {RESIDUAL_FLOOR_DB}"
