@@ -8,6 +8,7 @@ Source: Wang et al. 2020, arXiv 2002.10957; mean pooling: Reimers and Gurevych 2
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def _belongs(name: str) -> bool:
 def _transformers() -> tuple[Any, Any]:
     path: Path = wordpieces.folder() / "config.json"
     try:
-        from transformers import BertConfig, BertModel
+        with warnings.catch_warnings():  # in a notebook without ipywidgets its progress bars warn on import
+            warnings.simplefilter("ignore")
+            from transformers import BertConfig, BertModel
     except ImportError:
         raise MissingExtra("transformers", "course") from None
     # "eager" writes attention as products and a softmax, which is what there is to quantize.
