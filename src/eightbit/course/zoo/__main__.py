@@ -30,10 +30,13 @@ def list_models() -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--peak", default=0.2, show_default=True, help="Highest learning rate.")
 @click.option("--bfloat16", is_flag=True, help="Convolutions in bfloat16: faster where the processor has it.")
+@click.option("--resume", is_flag=True, help="Begin with the weights of the present checkpoint.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Instead of the package's checkpoint."
 )
-def train(name: str, epochs: int, seed: int, peak: float, bfloat16: bool, output: Path | None) -> None:
+def train(
+    name: str, epochs: int, seed: int, peak: float, bfloat16: bool, resume: bool, output: Path | None
+) -> None:
     """Train NAME on Fashion-MNIST; print its accuracy on the 10,000 test images."""
     entry = find(name)
     if not entry.trainable:
@@ -43,7 +46,9 @@ def train(name: str, epochs: int, seed: int, peak: float, bfloat16: bool, output
     from eightbit.course.zoo.train import Schedule, train_and_save
 
     path = output or entry.checkpoint
-    score = train_and_save(entry, Schedule(epochs=epochs, peak=peak, seed=seed, bfloat16=bfloat16), path)
+    score = train_and_save(
+        entry, Schedule(epochs=epochs, peak=peak, seed=seed, bfloat16=bfloat16), path, resume=resume
+    )
     click.echo(f"{name}: {score:.2%} of the test images right; wrote {path}")
 
 

@@ -43,12 +43,21 @@ class Schedule:
     bfloat16: bool = False
 
 
-def train(entry: Entry, schedule: Schedule, *, data: datasets.ImageDataset | None = None) -> nn.Module:
-    """Train `entry` from random weights on Fashion-MNIST (or `data` of the same shape) and return it in eval mode."""
+def train(
+    entry: Entry,
+    schedule: Schedule,
+    *,
+    data: datasets.ImageDataset | None = None,
+    start: nn.Module | None = None,
+) -> nn.Module:
+    """Train `entry` on Fashion-MNIST (or `data` of the same shape) and return it in eval mode.
+
+    It begins with the weights of `start`, which are changed, or with random ones.
+    """
     data = data or datasets.fashion_mnist()
     torch.manual_seed(schedule.seed)
     random = np.random.default_rng(schedule.seed)
-    model = entry.build().to(memory_format=torch.channels_last)
+    model = (start or entry.build()).to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
@@ -97,10 +106,13 @@ def accuracy(model: nn.Module, entry: Entry, split: Split) -> float:
     return right / len(split)
 
 
-def train_and_save(entry: Entry, schedule: Schedule, path: Path) -> float:
-    """Train, write the checkpoint to `path`, and return the accuracy on the test images."""
+def train_and_save(entry: Entry, schedule: Schedule, path: Path, *, resume: bool = False) -> float:
+    """Train, write the checkpoint to `path`, and return the accuracy on the test images.
+
+    With `resume` training begins with the weights of the model's present checkpoint. Raises LoadError if it has none.
+    """
     data = datasets.fashion_mnist()
-    model = train(entry, schedule, data=data)
+    model = train(entry, schedule, data=data, start=entry.load() if resume else None)
     save_checkpoint(model, path, dtype=torch.float16 if entry.half else torch.float32)
     return accuracy(model, entry, data.test)
 

@@ -1,0 +1,89 @@
+"""ResNet-50 from Keras and from torch: one file of weights, the accuracy of both int8 forms, the integers of both."""
+
+import numpy as np
+import pytest
+
+import eightbit as eb
+from eightbit.confidence import paired
+from eightbit.course import datasets, zoo
+from eightbit.target import engine
+from eightbit.target.sessions import integer_tensors
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
+NAME = "resnet50_fashion"
+IMAGES = 5000
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.fashion_mnist()
+
+
+def keras_road(data):
+    """The network of Keras, channels last, calibrated by a tf.data.Dataset."""
+    pytest.importorskip("tf2onnx")
+    tf = pytest.importorskip("tensorflow")
+    x = zoo.preprocess_for(NAME, data.train.images[:64]).transpose(0, 2, 3, 1)
+    model = eb.load(zoo.load_keras(NAME))
+    labelled = tf.data.Dataset.from_tensor_slices((x, data.train.labels[:64])).batch(16)
+    return model, eb.quantize(model, labelled), lambda x: x.transpose(0, 2, 3, 1)
+
+
+def torch_road(data):
+    """The network of torch, channels first, calibrated by a DataLoader."""
+    x = torch.from_numpy(zoo.preprocess_for(NAME, data.train.images[:64]))
+    rows = torch.utils.data.TensorDataset(x, torch.from_numpy(data.train.labels[:64]))
+    model = eb.load(zoo.load(NAME), zoo.example(NAME))
+    return model, eb.quantize(model, torch.utils.data.DataLoader(rows, batch_size=16)), lambda x: x
+
+
+def answers(model, x):
+    return np.concatenate([model(x[i : i + 250]).argmax(1) for i in range(0, len(x), 250)])
+
+
+@pytest.mark.parametrize("road", [keras_road, torch_road])
+def test_int8_answers_as_well_as_float_and_both_engines_compute_the_same_integers(data, road):
+    model, q, layout = road(data)
+    assert not q.report.islands
+    x, labels = layout(zoo.preprocess_for(NAME, data.test.images[:IMAGES])), data.test.labels[:IMAGES]
+    in_float, in_int8 = answers(model, x) == labels, answers(q, x) == labels
+    found = paired(
+        total=IMAGES,
+        float_right=int(in_float.sum()),
+        lost=int((in_float & ~in_int8).sum()),
+        won=int((in_int8 & ~in_float).sum()),
+    )
+    assert found.float_accuracy >= 0.90  # 0.9086; all 10,000 images: 0.9116 in float, 0.9110 in int8
+    assert abs(found.delta) <= 0.005
+
+    feeds = {q.inputs[0].name: x[:4]}
+    theirs, ours = integer_tensors(q.ir, feeds), engine.run(q.program, feeds, keep=True)
+    assert len(theirs) > 60
+    for name, codes in theirs.items():
+        np.testing.assert_array_equal(ours[name], codes, err_msg=name)
+
+
+def test_both_frameworks_compute_the_same_function_from_one_file(data):
+    pytest.importorskip("keras")
+    x = zoo.preprocess_for(NAME, data.test.images[:64])
+    of_keras = zoo.load_keras(NAME)(x.transpose(0, 2, 3, 1), training=False).numpy()
+    with torch.inference_mode():
+        of_torch = zoo.load(NAME)(torch.from_numpy(x)).numpy()
+    assert np.abs(of_torch).max() > 1
+    np.testing.assert_allclose(of_keras, of_torch, rtol=0, atol=1e-3)
+
+
+def test_a_file_that_does_not_fit_keras_is_refused_by_name(tmp_path):
+    pytest.importorskip("keras")
+    from safetensors.numpy import save_file
+
+    from eightbit.course.zoo import keras_resnet50
+
+    save_file({"stem.0.weight": np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / "w.safetensors")
+    with pytest.raises(eb.LoadError, match="layer 'conv1_conv' does not fit the model"):
+        keras_resnet50.load(tmp_path / "w.safetensors")
+    with pytest.raises(eb.LoadError, match="cannot be read"):
+        keras_resnet50.load(tmp_path / "none.safetensors")
+    with pytest.raises(eb.LoadError, match="resnet8 has no twin in Keras; choose one of resnet50_fashion"):
+        zoo.load_keras("resnet8")
