@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 import eightbit as eb
+from tests.graph.graphs import graph, normal
 from tests.small_net import images, small_net
 
 VNNI = frozenset({"avx2", "avx512_vnni"})
@@ -97,3 +98,26 @@ def test_a_float_file_is_refused(tmp_path: Path):
     path = eb.load(small_net()).save(tmp_path / "net.onnx")
     with pytest.raises(eb.LoadError, match="float model"):
         eb.inspect(path)
+
+
+def test_tables_and_products_that_leave_as_float_count_as_integers():
+    body = """g (int64[N,T] ids) => (float[N,T,5] z) {
+        rows = Gather (words, ids)
+        n = LayerNormalization <axis=-1> (rows, gain)
+        y = MatMul (n, w)
+        z = Tanh (y)
+    }"""
+    words, w = normal(300, 32), normal(32, 5, seed=1)
+    model = graph(body, words=words, w=w, gain=np.ones(32, np.float32))
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    ids = {"ids": np.arange(9)[None]}
+    for recipe in (eb.Recipe(), eb.Recipe(activations=eb.Activations(dynamic=True))):
+        found = eb.inspect(eb.quantize(eb.Model(model), [ids], recipe))
+        assert [i.op for i in found.islands if i.op in ("Gather", "MatMul", "MatMulInteger")] == []
+        assert "Tanh" in {i.op for i in found.islands}
+        assert not found.warnings or "multiplies in float" not in " ".join(found.warnings)
+        (row,) = (t for t in found.tensors if t.kind == "table")
+        assert (row.name, row.dtype, row.shape, row.channels) == ("words", "int8", (300, 32), 300)
+        assert found.bytes["codes of weights"] == words.size + w.size
+        assert found.bytes["scales and zero points"] >= 4 * 300

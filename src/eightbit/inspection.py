@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.graph.model import constant, dims
+from eightbit.graph.model import constant, dims, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.processor import cpu_flags, pairs_saturate
 from eightbit.graph.save import file_bytes
+from eightbit.graph.tables import CodeTable, code_table
 from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
 from eightbit.quant.placement import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.tables import Table, shape_text
+from eightbit.target.dynamic import dynamic_layers
+from eightbit.target.program import GemmToFloat, MatMulToFloat
+from eightbit.target.tables import embeddings
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")
 SAFE_PAIR = 64
@@ -130,13 +134,17 @@ def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] |
 def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
     """The nodes of a QDQ graph that compute in float: no integer form, an operand or a result that is no code.
 
-    Reasons come from the quantization's own report where the model still has it.
+    Not among them are products whose integer sums leave as float, and the nodes that only scale what a dynamic layer or
+    a table of codes hands out. Reasons come from the quantization's own report where the model still has it.
     """
     reasons = {i.node: i.reason for i in q.report.islands} if q.report else {}
+    whole = dynamic_layers(q.ir)[1] | embeddings(q.ir)[1]
+    leaving = {op.name for op in q.program.ops if isinstance(op, GemmToFloat | MatMulToFloat)}
     return tuple(
         FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), _why(node)))
         for node in q.ir.graph
-        if node.op_type not in BORDERS and not _is_copy(node) and not _on_codes(node)
+        if node.op_type not in BORDERS
+        and not (_is_copy(node) or _on_codes(node) or node in whole or node.name in leaving)
     )
 
 
@@ -172,17 +180,34 @@ def _tensors(model: ir.Model) -> Iterator[TensorRow]:
     value: ir.Value | None
     source: ir.Value | None
     for node in model.graph:
+        table = code_table(node)
         if node.op_type == "QuantizeLinear":
             value, source = node.outputs[0], node.inputs[0]
         elif node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None:
             value, source = node.inputs[0], None
+        elif table is not None:
+            value, source = table.constants[0], None
         else:
             continue
         if value is None or value.name in seen:
             continue
         seen.add(value.name)
-        row = _row(node, value, source)
+        row = _row(node, value, source) if table is None else _table_row(table)
         yield replace(row, bits=widths.get(str(value.name), row.bits))
+
+
+def _table_row(table: CodeTable) -> TensorRow:
+    return TensorRow(
+        name=str(table.constants[0].name).removesuffix("_q"),
+        kind="table",
+        op="constant",
+        dtype=str(table.codes.dtype),
+        bits=table.codes.itemsize * 8,
+        shape=table.codes.shape,
+        channels=len(table.scale),
+        scale=(float(table.scale.min()), float(table.scale.max())),
+        zero_point=0,
+    )
 
 
 def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
@@ -223,8 +248,14 @@ def _bytes(model: ir.Model) -> dict[str, int]:
         for n in model.graph
         if n.op_type == "DequantizeLinear" and n.inputs[0] is not None
     }
+    tables = [table for n in model.graph if (table := code_table(n)) is not None]
+    codes |= {str(table.constants[0].name) for table in tables}
+    codes |= {
+        str(n.inputs[1].name) for n in model.graph if is_op(n, "MatMulInteger") and n.inputs[1] is not None
+    }
     widths = packed_widths(model)
     grids = {str(v.name) for n in model.graph if n.op_type in BORDERS for v in n.inputs[1:] if v is not None}
+    grids |= {str(table.constants[1].name) for table in tables}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is None:

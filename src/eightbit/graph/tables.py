@@ -26,13 +26,13 @@ SMALLEST = 4096
 class CodeTable:
     """The nodes of one look-up: `codes` (V, K) int8 or int16, float32 `scale` (V,), the `ids` that pick rows.
 
-    `gather` picks codes, `last` writes the rows in float32, and `nodes` are all four.
+    `constants` are codes and scales in the graph, `last` writes the rows in float32, and `nodes` are all four.
     """
 
     codes: NDArray[Any]
     scale: NDArray[np.float32]
     ids: ir.Value
-    gather: ir.Node
+    constants: tuple[ir.Value, ir.Value]
     last: ir.Node
     nodes: frozenset[ir.Node]
 
@@ -73,4 +73,7 @@ def code_table(node: ir.Node) -> CodeTable | None:
         return None
     if scale.dtype != np.float32 or scale.shape != (len(codes), 1):
         return None
-    return CodeTable(codes, scale.reshape(-1), ids, node, last, frozenset({node, cast, scales, last}))
+    constants = node.inputs[0], scales.inputs[0]
+    assert constants[0] is not None and constants[1] is not None
+    nodes = frozenset({node, cast, scales, last})
+    return CodeTable(codes, scale.reshape(-1), ids, (constants[0], constants[1]), last, nodes)

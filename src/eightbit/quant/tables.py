@@ -79,6 +79,6 @@ def encoded_tables(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
     for node in qdq.graph:
         table = code_table(node)
         if table is not None:
-            name = str(node.inputs[0].name).removesuffix("_q")  # type: ignore[union-attr]
+            name = str(table.constants[0].name).removesuffix("_q")
             found[str(node.name)] = name, EncodedLayer(table.codes, table.scale)
     return found
