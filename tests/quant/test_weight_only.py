@@ -11,7 +11,7 @@ from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant
 from eightbit.graph.run import FloatSession
 from eightbit.quant.layout import Layout
-from eightbit.quant.moments import PATCHES, layer_moments
+from eightbit.quant.moments import PATCHES, Moments, layer_moments
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.recipe_file import parse_recipe
@@ -305,3 +305,29 @@ def test_it_can_be_compared_and_inspected():
     assert report.outputs[0].sqnr_db > 30
     assert report.nodes.integer == 0
     assert {row.bits for row in eb.inspect(q).tensors} == {8}
+
+
+def test_of_the_parts_of_its_scale_each_row_takes_the_one_with_the_least_output_error():
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(6, 24)).astype(np.float32)
+    weight[:3, 0] = 9  # an outlier that no input ever meets: these rows gain by cutting it off
+    x = rng.normal(size=(24, 300))
+    x[0] *= 1e-3
+    moments = Moments((x @ x.T)[None], x.sum(1)[None], 300)
+    recipe = Recipe(Weights(bits=4, rounding=GPTQ()), activations=FLOAT, bias_correction=False)
+    layout = Layout(axis=0)
+
+    def encoded(parts):
+        return encode_layer(
+            weight, None, layout, input_scale=None, recipe=recipe, moments=moments, parts=parts
+        )
+
+    whole, scanned = encoded((1.0,)), encoded((1.0, 0.25))
+    assert (scanned.scale[:3] < 0.3 * whole.scale[:3]).all() and (scanned.scale[3:] <= whole.scale[3:]).all()
+
+    def errors(layer):
+        e = layer.weight * layer.scale[:, None] - weight
+        return ((e @ (x @ x.T)) * e).sum(1)
+
+    assert (errors(scanned) <= errors(whole) * 1.0001).all()
+    assert (errors(scanned)[:3] < 0.5 * errors(whole)[:3]).all()

@@ -174,8 +174,15 @@ def output_error(
     rows: NDArray[np.float32], codes: Codes, scale: NDArray[np.float32], hessian: NDArray[np.float64]
 ) -> float:
     """The squared error of a layer's outputs over the data in `hessian`: sum over rows e of e H eᵀ."""
+    return float(row_errors(rows, codes, scale, hessian).sum())
+
+
+def row_errors(
+    rows: NDArray[np.float32], codes: Codes, scale: NDArray[np.float32], hessian: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The squared output error e H eᵀ for the error e of every row, (G, C)."""
     e = codes * np.asarray(scale, np.float64) - rows
-    return float(np.einsum("gck,gkl,gcl->", e, hessian, e, optimize=True))
+    return np.asarray(((e @ hessian) * e).sum(axis=2))
 
 
 def _needed(hessian: NDArray[np.float64] | None, rounding: Rounding) -> NDArray[np.float64]:

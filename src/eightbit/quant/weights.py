@@ -7,6 +7,7 @@ activations do. Chapter 4 derives them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from eightbit.quant.correct import corrected_bias
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import Moments
 from eightbit.quant.recipe import PerGroup, PerTensor, Recipe, Weights
-from eightbit.quant.rounding import Nearest
+from eightbit.quant.rounding import Codes, Nearest, row_errors
 
 BIAS_LIMIT = 2**30
 """Largest magnitude of a bias code: half of int32, so that the products have room beside it."""
@@ -48,11 +49,13 @@ def encode_layer(
     input_scale: np.float32 | None,
     recipe: Recipe,
     moments: Moments | None = None,
+    parts: Sequence[float] = (1.0,),
 ) -> EncodedLayer:
     """Quantize a layer whose input has scale `input_scale`, or None where the input stays in float.
 
     `layout` says where the output channels and groups lie in `weight`; `moments` (of the layer's input) are needed
-    by rounding that looks at data and by bias correction. A scale is widened where the bias would not fit its int32
+    by rounding that looks at data and by bias correction. Of the `parts` of its scale each row takes the one with the
+    least error of the output, if there are moments. A scale is widened where the bias would not fit its int32
     code. Raises QuantizationError for a bias of another length than the channels.
     """
     channels = weight.shape[layout.axis]
@@ -66,8 +69,9 @@ def encode_layer(
     scale = fit_scale(rows.reshape(channels, -1), choice)
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
+    hessian = _counted(recipe, moments)
+    scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
     steps = steps_of(scale, group, rows.shape)
-    codes = (choice.rounding or Nearest()).codes(rows, steps, choice.itype, _counted(recipe, moments))
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(np.int8))
@@ -77,6 +81,34 @@ def encode_layer(
     bias_codes = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
     limited = np.clip(bias_codes, INT32.qmin, INT32.qmax).astype(np.int32)
     return EncodedLayer(weight_codes, scale, limited, bias_scale)
+
+
+def _rounded(
+    rows: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    choice: Weights,
+    hessian: NDArray[np.float64] | None,
+    parts: Sequence[float],
+) -> tuple[NDArray[np.float32], Codes]:
+    """Scales and codes of `rows`, each row with the part of its scale that errs least."""
+    rounding = choice.rounding or Nearest()
+    group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
+    found = []
+    for part in parts:
+        tried = (scale * np.float32(part)).astype(np.float32)
+        steps = steps_of(tried, group, rows.shape)
+        found.append((tried, steps, rounding.codes(rows, steps, choice.itype, hessian)))
+    if len(found) == 1 or hessian is None:
+        return found[0][0], found[0][2]
+    errors = np.stack([row_errors(rows, codes, steps, hessian).reshape(-1) for _, steps, codes in found])
+    if scale.ndim == 0:
+        best = int(errors.sum(axis=1).argmin())
+        return found[best][0], found[best][2]
+    best_of = errors.argmin(axis=0)
+    channels = np.arange(len(best_of))
+    scales = np.stack([tried for tried, _, _ in found])[best_of, channels]
+    codes = np.stack([codes.reshape(len(channels), -1) for _, _, codes in found])[best_of, channels]
+    return scales, codes.reshape(rows.shape)
 
 
 def _counted(recipe: Recipe, moments: Moments | None) -> NDArray[np.float64] | None:
