@@ -33,8 +33,8 @@ from eightbit.quant.weights import EncodedLayer, encode_layer, steps_of
 
 TAKES_BIAS = {"Conv", "Gemm"}
 PULL = 1.0
-"""a, as a multiple of the mean diagonal of H. EfficientNet-Lite0, weights in 4 bits, 36 crops: 7.7 dB with 1 and SCALES,
-6.4 with 3 and whole scales; to the nearest -2.5."""
+"""a, as a multiple of the mean diagonal of H. EfficientNet-Lite0, weights in 4 bits, 36 crops: 7.7 dB with 1 and
+SCALES, 6.4 with 3 and whole scales; rounded to the nearest -2.5."""
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Parts of a row's own scale. With seven levels to a side, cutting off a row's largest weights can serve the others."""
 ENOUGH = 2
