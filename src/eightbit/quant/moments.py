@@ -40,6 +40,13 @@ class Moments:
     total: NDArray[np.float64]
     count: int
 
+    @classmethod
+    def of(cls, x: NDArray[np.float32]) -> Moments:
+        """Moments of the columns of `x` (G, K, N)."""
+        # One group goes through a plain product, which BLAS knows to be symmetric; many small ones go in a stack.
+        hessian = (x[0] @ x[0].T)[None] if len(x) == 1 else np.matmul(x, x.transpose(0, 2, 1))
+        return cls(hessian.astype(np.float64), x.sum(axis=2, dtype=np.float64), x.shape[2])
+
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.hessian + other.hessian, self.total + other.total, self.count + other.count)
 
@@ -61,10 +68,13 @@ class Moments:
         FLOOR of the second moments' mean stays on the diagonal, so that it is positive definite for a constant input,
         where the difference of two sums in float32 is nothing but their rounding.
         """
-        spread = self.hessian - self.total[:, :, None] * self.total[:, None, :] / max(1, self.count)
-        diagonal = np.einsum("gkk->gk", spread)  # a writeable view
-        diagonal += FLOOR * np.einsum("gkk->g", self.hessian)[:, None] / self.hessian.shape[1]
-        return spread
+        return self.hessian - self.total[:, :, None] * self.mean[:, None, :] + self.floor
+
+    @property
+    def floor(self) -> NDArray[np.float64]:
+        """What stays on the diagonal of `centred`, (G, K, K)."""
+        inputs = self.hessian.shape[1]
+        return FLOOR * np.einsum("gkk->g", self.hessian)[:, None, None] / inputs * np.eye(inputs)
 
 
 def layer_moments(
@@ -82,7 +92,7 @@ def layer_moments(
     held: dict[Any, list[NDArray[np.float32]]] = {key: [] for key in readers}
 
     def take_in(key: Any) -> None:
-        seen = _moments(held[key][0] if len(held[key]) == 1 else np.concatenate(held[key], axis=2))
+        seen = Moments.of(held[key][0] if len(held[key]) == 1 else np.concatenate(held[key], axis=2))
         found[key] = found[key].add(seen) if key in found else seen
         held[key] = []
 
@@ -98,10 +108,3 @@ def layer_moments(
         if held[key]:
             take_in(key)
     return {name: found[key] for name, key in keys.items()}
-
-
-def _moments(x: NDArray[np.float32]) -> Moments:
-    """Moments of the columns of `x` (G, K, N)."""
-    # One group goes through a plain product, which BLAS knows to be symmetric; many small ones go in a stack.
-    hessian = (x[0] @ x[0].T)[None] if len(x) == 1 else np.matmul(x, x.transpose(0, 2, 1))
-    return Moments(hessian.astype(np.float64), x.sum(axis=2, dtype=np.float64), x.shape[2])

@@ -14,21 +14,22 @@ Source: Li et al. 2025, arXiv 2504.02692 (GPTAQ), whose objective (1) is; Franta
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.feeds import samples, specs
+from eightbit.errors import QuantizationError
+from eightbit.graph.feeds import Feeds
 from eightbit.graph.model import constant, input_at, set_constant
-from eightbit.graph.run import FloatSession
 from eightbit.quant.calibrate import Progress
 from eightbit.quant.layout import Layout
-from eightbit.quant.moments import FLOOR, PATCHES, Moments
+from eightbit.quant.moments import ELEMENTS, PATCHES, Moments
 from eightbit.quant.recipe import Recipe
+from eightbit.quant.walk import KEPT, Walk
 from eightbit.quant.weights import EncodedLayer, encode_layer, steps_of
 
 TAKES_BIAS = {"Conv", "Gemm"}
@@ -46,50 +47,124 @@ def sequential_layers(
 ) -> dict[str, EncodedLayer]:
     """The codes of the named layers, in the order of the graph, for activations in float.
 
-    `data` must bear walking through twice a layer (`replay`). Raises CalibrationError for data that do not fit,
+    `data` must bear being read more than once (`replay`). Raises CalibrationError for data that do not fit,
     QuantizationError for a layer that cannot be encoded.
     """
     work = model.clone()
-    copies = {str(node.name): node for node in work.graph}
+    nodes, copies = ({str(node.name): node for node in graph.graph} for graph in (model, work))
+    walk = Walk(model, work, layers, data, keep=KEPT)
     encoded: dict[str, EncodedLayer] = {}
-    for node in model.graph:
-        name = str(node.name)
-        if name not in layers:
-            continue
-        weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
-        assert weight is not None
-        weight, layout = weight.astype(np.float32), Layout.of(node)
-        bias = None if bias is None else bias.astype(np.float32).reshape(-1)
-        takes_bias, own = node.op_type in TAKES_BIAS, recipe.for_layer(name)
-        seen, cross, mean = _moments(model, work, node, layout, data)
-        target = weight
-        if takes_bias:
-            rows = layout.rows(weight).astype(np.float64)
-            moved = rows if seen.count < ENOUGH * rows.shape[2] else _moved(rows, seen.centred, cross)
-            target = layout.weight(moved, weight.shape).astype(np.float32)
-            shift = np.einsum("gck,gk->gc", rows, mean) - np.einsum("gck,gk->gc", moved, seen.mean)
-            bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
-        try:
-            layer = encode_layer(
-                target,
-                bias,
-                layout,
-                input_scale=None,
-                recipe=own if takes_bias else replace(own, bias_correction=False),
-                moments=seen,
-                parts=SCALES,
-            )
-        except QuantizationError as cause:
-            raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
-        codes = layout.rows(layer.weight)
-        values = codes * steps_of(layer.scale, layer.group, codes.shape)
-        set_constant(copies[name], 1, layout.weight(values, weight.shape).astype(np.float32))
-        if layer.bias is not None:
-            set_constant(copies[name], 2, layer.bias, stem=f"{name}.bias")
-        encoded[name] = layer
-        if progress is not None:
-            progress("layers", len(encoded))
+    for wave, names in enumerate(walk.waves):
+        seen = _seen([nodes[name] for name in names], walk.inputs(wave))
+        for name in names:
+            try:
+                encoded[name] = _encoded(nodes[name], seen[name], recipe.for_layer(name))
+            except QuantizationError as cause:
+                raise QuantizationError(f"node {name!r} ({nodes[name].op_type}): {cause}") from cause
+            _replace(copies[name], encoded[name])
+            if progress is not None:
+                progress("layers", len(encoded))
     return encoded
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the data say about a layer's input x in the float network and x' in the other, over the same positions."""
+
+    moments: Moments
+    """Of x'."""
+    cross: NDArray[np.float64]
+    """The sum of x x'ᵀ, (G, K, K)."""
+    total: NDArray[np.float64]
+    """The sum of x, (G, K)."""
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32], changed: NDArray[np.float32]) -> _Seen:
+        """Of positions (G, K, N) in both networks."""
+        turned = changed.transpose(0, 2, 1)
+        return cls(
+            Moments.of(changed), np.matmul(x, turned).astype(np.float64), x.sum(axis=2, dtype=np.float64)
+        )
+
+    def add(self, other: _Seen) -> _Seen:
+        """The sum of both, taken into this value's arrays."""
+        np.add(self.cross, other.cross, out=self.cross)
+        np.add(self.total, other.total, out=self.total)
+        return replace(self, moments=self.moments.add(other.moments))
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean of x, (G, K)."""
+        return self.total / self.moments.count
+
+    @property
+    def centred(self) -> NDArray[np.float64]:
+        """C of equation (1), with the same floor on its diagonal as the moments of x'."""
+        return self.cross - self.mean[:, :, None] * self.moments.total[:, None, :] + self.moments.floor
+
+
+def _seen(nodes: Sequence[ir.Node], inputs: Iterable[tuple[Feeds, Feeds]]) -> dict[str, _Seen]:
+    """What the data say about the inputs of some layers, from their tensors in both networks, sample by sample."""
+    layouts = {str(node.name): Layout.of(node) for node in nodes}
+    keys = {str(node.name): (str(node.inputs[0].name), layouts[str(node.name)].window) for node in nodes}  # type: ignore[union-attr]
+    readers = {key: layouts[name] for name, key in keys.items()}  # layers that read one tensor alike share
+    found: dict[Any, _Seen] = {}
+    held: dict[Any, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {key: [] for key in readers}
+
+    def take_in(key: Any) -> None:
+        one, other = (
+            parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            for parts in zip(*held[key], strict=True)
+        )
+        seen = _Seen.of(one, other)
+        found[key] = found[key].add(seen) if key in found else seen
+        held[key] = []
+
+    for tensors in inputs:
+        for key, layout in readers.items():
+            one, other = (layout.positions(each[key[0]], thin=PATCHES) for each in tensors)
+            held[key].append((one, other))
+            if sum(x.size for x, _ in held[key]) >= ELEMENTS:
+                take_in(key)
+    for key in readers:
+        if held[key]:
+            take_in(key)
+    return {name: found[key] for name, key in keys.items()}
+
+
+def _encoded(node: ir.Node, seen: _Seen, recipe: Recipe) -> EncodedLayer:
+    """The codes of a layer. Raises QuantizationError."""
+    weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
+    assert weight is not None
+    target, layout = weight.astype(np.float32), Layout.of(node)
+    bias = None if bias is None else bias.astype(np.float32).reshape(-1)
+    takes_bias = node.op_type in TAKES_BIAS
+    if takes_bias:
+        rows = layout.rows(target).astype(np.float64)
+        enough = seen.moments.count >= ENOUGH * rows.shape[2]
+        moved = _moved(rows, seen.moments.centred, seen.centred) if enough else rows
+        target = layout.weight(moved, weight.shape).astype(np.float32)
+        shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", moved, seen.moments.mean)
+        bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
+    return encode_layer(
+        target,
+        bias,
+        layout,
+        input_scale=None,
+        recipe=recipe if takes_bias else replace(recipe, bias_correction=False),
+        moments=seen.moments,
+        parts=SCALES,
+    )
+
+
+def _replace(node: ir.Node, layer: EncodedLayer) -> None:
+    """Put what the codes of a layer stand for in the place of its weights."""
+    layout = Layout.of(node)
+    codes = layout.rows(layer.weight)
+    values = codes * steps_of(layer.scale, layer.group, codes.shape)
+    set_constant(node, 1, layout.weight(values, layer.weight.shape).astype(np.float32))
+    if layer.bias is not None:
+        set_constant(node, 2, layer.bias, stem=f"{node.name}.bias")
 
 
 def _moved(
@@ -102,28 +177,3 @@ def _moved(
     safe = hessian + pull + dead[:, None, None] * np.eye(inputs)
     moved = np.linalg.solve(safe, (rows @ (cross + pull)).transpose(0, 2, 1)).transpose(0, 2, 1)
     return np.where(dead[:, None, None], rows, moved)
-
-
-def _moments(
-    exact: ir.Model, work: ir.Model, node: ir.Node, layout: Layout, data: Any
-) -> tuple[Moments, NDArray[np.float64], NDArray[np.float64]]:
-    """Moments of x', C of equation (1) with the same floor on its diagonal, and the mean (G, K) of x."""
-    name = str(node.inputs[0].name)  # type: ignore[union-attr]
-    sessions = [FloatSession(graph, [name]) for graph in (exact, work)]
-    found: Moments | None = None
-    cross: NDArray[np.float64] | float = 0.0
-    total: NDArray[np.float64] | float = 0.0
-    for sample in samples(data, specs(exact), CalibrationError):
-        x, seen = (layout.positions(session.run(sample)[name], thin=PATCHES) for session in sessions)
-        turned = seen.transpose(0, 2, 1)
-        moments = Moments(
-            np.matmul(seen, turned).astype(np.float64), seen.sum(axis=2, dtype=np.float64), seen.shape[2]
-        )
-        found = moments if found is None else found.add(moments)
-        cross = cross + np.matmul(x, turned).astype(np.float64)
-        total = total + x.sum(axis=2, dtype=np.float64)
-    assert found is not None
-    mean = np.asarray(total) / found.count
-    inputs = found.hessian.shape[1]
-    floor = FLOOR * np.einsum("gkk->g", found.hessian)[:, None, None] / inputs * np.eye(inputs)
-    return found, cross - mean[:, :, None] * found.total[:, None, :] + floor, mean
