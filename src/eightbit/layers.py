@@ -22,10 +22,12 @@ from eightbit.graph.equalize import recorded_scales
 from eightbit.graph.feeds import Feeds
 from eightbit.graph.model import constant
 from eightbit.graph.run import FloatSession
+from eightbit.target.codes import CODE_TYPES
+from eightbit.target.program import Codes
 from eightbit.target.sessions import IntegerTensors
 
 BINS = 64
-"""Bins of a histogram, eight codes wide: 256 codes of the grid, and half as many places again on either side of it."""
+"""Bins of a histogram: 32 on the grid (eight codes of 8 bits in each), and half as many on either side of it."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,23 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Grid:
-    """Scale and zero point of a tensor's canonical int8 codes."""
+    """Scale and zero point of a tensor's canonical codes, int8 or int16."""
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def smallest(self) -> int:
+        """The smallest code."""
+        return -(2 ** (self.bits - 1))
 
     @property
     def limits(self) -> tuple[float, float]:
         """The smallest and the largest real value that a code stands for."""
-        return self.scale * (-128 - self.zero_point), self.scale * (127 - self.zero_point)
+        return self.scale * (self.smallest - self.zero_point), self.scale * (
+            -1 - self.smallest - self.zero_point
+        )
 
 
 @dataclass(frozen=True)
@@ -130,8 +140,8 @@ class TensorPairs:
             self._integers = IntegerTensors(qdq, runtime_graph=runtime_graph, threads=threads)
             self._exact = FloatSession(model, list(self.grids), threads=threads)
 
-    def run(self, feeds: Feeds) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int8]]]:
-        """Yield name, float values and canonical int8 codes, of one shape, of each tensor that ONNX Runtime computes.
+    def run(self, feeds: Feeds) -> Iterator[tuple[str, NDArray[np.float32], Codes]]:
+        """Yield name, float values and canonical codes, of one shape, of each tensor that ONNX Runtime computes.
 
         The float values of an equalized channel are scaled as its codes are.
         """
@@ -147,7 +157,7 @@ class TensorPairs:
                     values = values * s.reshape(-1, *[1] * (values.ndim - 2))
                 yield name, values, codes[f"{name}_q"]
 
-    def dequantize(self, name: str, codes: NDArray[np.int8]) -> NDArray[np.float32]:
+    def dequantize(self, name: str, codes: Codes) -> NDArray[np.float32]:
         """The real values that canonical codes of the tensor `name` stand for."""
         grid = self.grids[name]
         return np.float32(grid.scale) * (codes.astype(np.float32) - np.float32(grid.zero_point))
@@ -178,29 +188,31 @@ def layer_histograms(pairs: TensorPairs, data: Iterable[Feeds]) -> tuple[TensorH
 
 
 class _Spread:
-    """Counts of a tensor's float values in BINS bins of whole codes, from 128 codes below the grid to 128 above it."""
+    """Counts of a tensor's float values in BINS bins of whole codes, from half a grid below to half a grid above."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self.width = 2 * 256 // BINS
+        self.width = 2 * 2**grid.bits // BINS
         self.before = np.zeros(BINS + 2, np.int64)
-        self.codes = np.zeros(256, np.int64)
+        self.codes = np.zeros(2**grid.bits, np.int64)
         self.lo, self.hi = math.inf, -math.inf
         self.clipped = self.count = 0
 
-    def update(self, values: NDArray[np.float32], codes: NDArray[np.int8]) -> None:
-        steps = values.ravel() / np.float32(self.grid.scale) + np.float32(self.grid.zero_point + 128)
-        self.clipped += int(np.count_nonzero((steps < -0.5) | (steps > 255.5)))
+    def update(self, values: NDArray[np.float32], codes: Codes) -> None:
+        smallest, half = self.grid.smallest, -self.grid.smallest
+        steps = values.ravel() / np.float32(self.grid.scale) + np.float32(self.grid.zero_point - smallest)
+        self.clipped += int(np.count_nonzero((steps < -0.5) | (steps > 2 * half - 0.5)))
         self.count += steps.size
-        place = np.clip((steps + 128.5) / self.width, -1, BINS)
+        place = np.clip((steps + np.float32(half + 0.5)) / self.width, -1, BINS)
         self.before += np.bincount(np.floor(place).astype(np.int64) + 1, minlength=BINS + 2)
-        self.codes += np.bincount(codes.ravel().view(np.uint8) ^ np.uint8(128), minlength=256)
+        self.codes += np.bincount(codes.ravel().astype(np.int64) - smallest, minlength=2 * half)
         self.lo, self.hi = min(self.lo, float(values.min())), max(self.hi, float(values.max()))
 
     def histogram(self, name: str, op: str) -> TensorHistogram:
-        first = np.arange(BINS + 1) * self.width - 128.5  # an edge lies half a step below a code
-        edges = self.grid.scale * (first - 128 - self.grid.zero_point)
-        after = np.pad(self.codes, 128).reshape(BINS, self.width).sum(axis=1)
+        half = -self.grid.smallest
+        first = np.arange(BINS + 1) * self.width - half - 0.5  # an edge lies half a step below a code
+        edges = self.grid.scale * (first - half - self.grid.zero_point)
+        after = np.pad(self.codes, half).reshape(BINS, self.width).sum(axis=1)
         counts = tuple(int(n) for n in self.before)
         return TensorHistogram(
             name=name,
@@ -222,12 +234,12 @@ def _op(value: ir.Value) -> str:
 
 
 def _grid(node: ir.Node) -> Grid | None:
-    """Scale and zero point of a Q node for canonical int8 codes, or None if they are not one constant each."""
+    """Scale and zero point of a Q node for canonical codes, or None if they are not one constant each."""
     scale = constant(node.inputs[1])
     zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
     if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
         return None
-    if zero_point.dtype.itemsize != 1:
-        return None  # 16-bit codes have no integer kernel to read them from
-    shift = 128 if zero_point.dtype == np.uint8 else 0
-    return Grid(float(scale.item()), int(zero_point.item()) - shift)
+    if zero_point.dtype not in CODE_TYPES:
+        return None
+    itype, shift = CODE_TYPES[zero_point.dtype]
+    return Grid(float(scale.item()), int(zero_point.item()) - shift, itype.bits)

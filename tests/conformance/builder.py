@@ -31,18 +31,27 @@ class Graph:
     def node(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: object) -> None:
         self.nodes.append(helper.make_node(op, inputs, outputs, name=f"{op}_{outputs[0]}", **attrs))
 
-    def pair(self, float_name: str, name: str, scale: float, zero_point: int) -> str:
-        """Q and DQ behind `float_name`; codes are called `name`_q."""
+    def pair(
+        self, float_name: str, name: str, scale: float, zero_point: int, dtype: type[np.integer] = np.uint8
+    ) -> str:
+        """Q and DQ behind `float_name`; codes of `dtype` are called `name`_q."""
         self.params[f"{name}_q"] = (scale, zero_point)
         s = self.const(f"{name}_s", np.float32(scale))
-        z = self.const(f"{name}_z", np.uint8(zero_point))
+        z = self.const(f"{name}_z", dtype(zero_point))
         self.node("QuantizeLinear", [float_name, s, z], [f"{name}_q"])
         self.node("DequantizeLinear", [f"{name}_q", s, z], [f"{name}_dq"])
         return f"{name}_dq"
 
-    def input(self, name: str, shape: Sequence[int | str], scale: float, zero_point: int) -> str:
+    def input(
+        self,
+        name: str,
+        shape: Sequence[int | str],
+        scale: float,
+        zero_point: int,
+        dtype: type[np.integer] = np.uint8,
+    ) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-        return self.pair(name, name, scale, zero_point)
+        return self.pair(name, name, scale, zero_point, dtype)
 
     def weight(self, name: str, codes: np.ndarray, scale: np.ndarray | float, axis: int | None = 0) -> str:
         codes = np.asarray(codes)

@@ -94,7 +94,9 @@ def test_convinteger(name: str) -> None:
     (x, w, zx, *zw), expected, node = tensors(name)
     w = w.astype(np.int16) - (zw[0].reshape(-1, 1, 1, 1) if zw else 0)
     pads = next((tuple(a.ints) for a in node.attribute if a.name == "pads"), (0, 0, 0, 0))
-    weight = exact_weight(w.astype(np.int8).reshape(len(w), -1), np.zeros(len(w), np.int32), int(zx) - 128)
+    weight = exact_weight(
+        w.astype(np.int8).reshape(len(w), -1), np.zeros(len(w), np.int32), int(zx) - 128, largest=128
+    )
     padded = np.pad(
         to_canonical(x),
         ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])),
@@ -109,7 +111,10 @@ def test_convinteger(name: str) -> None:
 def test_matmulinteger() -> None:
     (a, b, za, zb), expected, _ = tensors("test_matmulinteger")
     weight = exact_weight(
-        (b.astype(np.int16) - zb).astype(np.int8).T, np.zeros(b.shape[1], np.int32), int(za.item()) - 128
+        (b.astype(np.int16) - zb).astype(np.int8).T,
+        np.zeros(b.shape[1], np.int32),
+        int(za.item()) - 128,
+        largest=128,
     )
     columns = np.concatenate([to_canonical(a).T, np.ones((1, a.shape[0]))]).astype(np.float32)
     np.testing.assert_array_equal(accumulate(weight, columns).T, expected)

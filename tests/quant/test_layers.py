@@ -200,6 +200,7 @@ def test_a_bias_of_another_length_is_named():
         encode(normal(3, 2), np.zeros(4, np.float32))
 
 
-def test_bits_outside_two_to_eight_are_refused():
-    with pytest.raises(QuantizationError, match=r"Weights\(bits=9\): 2 to 8"):
-        Weights(bits=9)
+@pytest.mark.parametrize("bits", [1, 17])
+def test_bits_outside_two_to_sixteen_are_refused(bits):
+    with pytest.raises(QuantizationError, match=rf"Weights\(bits={bits}\): 2 to 16"):
+        Weights(bits=bits)

@@ -77,7 +77,7 @@ def test_products_are_exact(depth: int, value: int | None) -> None:
     codes = np.full((depth, 2), -128 if value else 0, np.int8)
     codes[:, 1] = rng.integers(-128, 128, depth)
     bias = rng.integers(-(2**20), 2**20, 3).astype(np.int32)
-    exact = exact_weight(weight, bias, 100)
+    exact = exact_weight(weight, bias, 100, largest=128)
     columns = codes.astype(np.float32)
     if exact.ones:
         columns = np.concatenate([columns, np.ones((1, 2), np.float32)])
@@ -86,7 +86,7 @@ def test_products_are_exact(depth: int, value: int | None) -> None:
 
 def test_chunks_keep_the_bound_and_cover_everything() -> None:
     weight = np.random.default_rng(0).integers(-128, 128, (4, 9000)).astype(np.int8)
-    exact = exact_weight(weight, np.zeros(4, np.int32), 0)
+    exact = exact_weight(weight, np.zeros(4, np.int32), 0, largest=128)
     assert len(exact.chunks) > 1
     np.testing.assert_array_equal(np.concatenate([part for _, part in exact.chunks], axis=1), weight)
     for _, part in exact.chunks:

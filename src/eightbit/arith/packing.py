@@ -17,17 +17,19 @@ WIDTHS = (2, 4, 8)
 """Bits that a packed code may take: what divides a byte."""
 
 
-def width_of(codes: NDArray[np.int8]) -> int:
-    """The least of 2, 4 and 8 bits that holds every code.
+def width_of(codes: NDArray[np.integer]) -> int:
+    """The least of 2, 4 and 8 bits that holds every int8 code; 16 for int16 codes, which are stored as they are.
 
     >>> width_of(np.int8([-2, 1])), width_of(np.int8([2])), width_of(np.int8([-8, 7])), width_of(np.int8([8]))
     (2, 4, 4, 8)
     """
+    if codes.dtype == np.int16:
+        return 16
     low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
     return next(w for w in WIDTHS if -(2 ** (w - 1)) <= low and high < 2 ** (w - 1))
 
 
-def pack(codes: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
+def pack(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:
     """Codes of any shape as bytes, (ceil(size * width / 8),) uint8.
 
     Raises QuantizationError for a width other than 2, 4, 8, and for codes that do not fit it.

@@ -264,9 +264,19 @@ def code_error(
     symmetric: bool,
     norm: float = 2.0,
 ) -> float:
-    """Sum of `weight * |x - dequantize(quantize(x))| ** norm` over values `x` (N,), codes spanning [lo, hi]."""
+    """Sum of `weight * |x - dequantize(quantize(x))| ** norm` over values `x` (N,), codes spanning [lo, hi].
+
+    `x` are the centers of a histogram's bins. Where a code is far narrower than a bin, as those of more than 8 bits
+    are, the values inside lie evenly between two codes, and each errs by (s/2)**norm / (norm + 1) in the mean.
+    """
     params = params_from_range(lo, hi, itype, symmetric=symmetric)
     scale, zero_point = float(params.scale), int(params.zero_point)
+    if itype.bits > 8:
+        beyond = np.maximum(
+            x - (itype.qmax - zero_point + 0.5) * scale, (itype.qmin - zero_point - 0.5) * scale - x
+        )
+        inside = (scale / 2) ** norm / (norm + 1)
+        return float(weight @ np.where(beyond > 0, np.maximum(beyond, 0) ** norm, inside))
     codes = np.clip(np.rint(x / scale) + zero_point, itype.qmin, itype.qmax)
     return float(weight @ np.abs(x - (codes - zero_point) * scale) ** norm)
 

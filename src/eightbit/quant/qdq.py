@@ -1,7 +1,8 @@
 """Write the codes into the graph: QuantizeLinear and DequantizeLinear pairs around integer work.
 
 In: a prepared float graph, its placement, the parameters of each tensor and the codes of each layer. Out: a new ONNX
-graph in which constant weights are int8 and biases int32, and which ONNX Runtime fuses to integer kernels.
+graph in which constant weights are int8 and biases int32, and which ONNX Runtime fuses to integer kernels. Weights
+and activations of more than 8 bits are int16 and uint16; ONNX Runtime has no kernels for them and computes in float32.
 
 A float tensor `t` becomes `t_q` (codes) and `t_dq`, with scale `t_s` and zero point `t_z`; a weight `w` becomes the
 constants `w_q`, `w_s`, `w_z` and the value `w_dq`.
@@ -143,7 +144,7 @@ class _Writer:
         one row an output channel, and take the weight's shape behind DequantizeLinear.
         """
         layout, codes, scale = Layout.of(node), layer.weight, layer.scale
-        zeros = np.zeros(scale.shape, np.int8)
+        zeros = np.zeros(scale.shape, codes.dtype)
         if layer.group is None:
             axis = layout.axis if scale.ndim else None
             return self._dequantized(node, name, codes, scale, zeros, axis)

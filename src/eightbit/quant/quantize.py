@@ -270,7 +270,7 @@ def _constants(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[st
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None:
-                choice = recipe.codes
+                choice = recipe.codes_of(str(node.name))  # as fine as what the node writes
                 lo, hi = float(array.min()), float(array.max())
                 found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
     return found

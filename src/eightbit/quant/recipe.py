@@ -58,10 +58,11 @@ FLOAT = Keep.FLOAT
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0.
+    """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0, of 2 to 16 bits.
 
     `rounding` None is GPTQ where there are calibration data, and to the nearest where there are none.
-    Seven bits keep the products of pairs inside int16 on x86 processors without VNNI.
+    Seven bits keep the products of pairs inside int16 on x86 processors without VNNI. More than 8 are int16 codes: the
+    NumPy engine sums their products in int64, and ONNX Runtime, which has no kernels for them, computes in float32.
     """
 
     bits: int = 8
@@ -70,8 +71,8 @@ class Weights:
     rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise QuantizationError(f"Weights(bits={self.bits}): 2 to 8 bits are supported")
+        if not 2 <= self.bits <= 16:
+            raise QuantizationError(f"Weights(bits={self.bits}): 2 to 16 bits are supported")
 
     @property
     def itype(self) -> IntType:
@@ -81,7 +82,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations: one scale and zero point a tensor, unsigned codes at the ONNX border.
+    """Activations: one scale and zero point a tensor, unsigned codes of 8 or 16 bits at the ONNX border.
+
+    Codes of 16 bits cost time: ONNX Runtime has no integer kernels for them and computes the layers that read or write
+    them in float32, to within rounding of the NumPy engine, which sums in int64.
 
     With `dynamic` the scale is not calibrated: each Gemm and MatMul with a constant matrix finds the range of its
     input anew in every run, and hands float32 on. Everything else stays in float.
@@ -93,8 +97,12 @@ class Activations:
     dynamic: bool = False
 
     def __post_init__(self) -> None:
-        if self.bits != 8:
-            raise QuantizationError(f"Activations(bits={self.bits}): 8 bits are supported")
+        if self.bits not in (8, 16):
+            raise QuantizationError(f"Activations(bits={self.bits}): 8 and 16 bits are supported")
+        if self.dynamic and self.bits != 8:
+            raise QuantizationError(
+                f"{self}: ONNX quantizes dynamically to 8 bits; choose bits=8, or dynamic=False"
+            )
         if self.dynamic and (self.symmetric or self.range != Activations.range):
             raise QuantizationError(
                 f"{self}: the range is that of the values themselves, asymmetric, in every run; leave `range` and "
@@ -173,6 +181,12 @@ class Recipe:
             raise QuantizationError(
                 f"{grouped[0]} has no integer kernel: an int32 accumulator holds one scale a channel; "
                 "use PerChannel(), or activations=FLOAT for weights only"
+            )
+        fine = [w for w in self._all_weights() if w.bits > 8]
+        if fine and self.dynamic:
+            raise QuantizationError(
+                f"Weights(bits={fine[0].bits}): a dynamic layer is MatMulInteger, whose weights have 8 bits; choose at "
+                "most 8, or static or float activations"
             )
         for pattern, choice in self.overrides.items():
             if isinstance(choice, Layer) and choice.activations and (self.weights_only or self.dynamic):

@@ -29,12 +29,12 @@ BIAS_LIMIT = 2**30
 class EncodedLayer:
     """A layer's integers and their scales.
 
-    `weight` int8 has the float weight's shape. `scale` float32 is () for the whole tensor, (C,) by output channel, or
-    (C, groups) with `group` inputs in each. `bias` is int32 (C,) with `bias_scale` float32 (C,), or float32 (C,)
-    without one, or None.
+    `weight` has the float weight's shape: int8, or int16 for more than 8 bits. `scale` float32 is () for the whole
+    tensor, (C,) by output channel, or (C, groups) with `group` inputs in each. `bias` is int32 (C,) with `bias_scale`
+    float32 (C,), or float32 (C,) without one, or None.
     """
 
-    weight: NDArray[np.int8]
+    weight: NDArray[np.integer]
     scale: NDArray[np.float32]
     bias: NDArray[np.int32] | NDArray[np.float32] | None = None
     bias_scale: NDArray[np.float32] | None = None
@@ -74,7 +74,7 @@ def encode_layer(
     steps = steps_of(scale, group, rows.shape)
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
-    weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(np.int8))
+    weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(choice.itype.dtype))
     if bias is None or input_scale is None:
         return EncodedLayer(weight_codes, scale, bias, None, group)
     bias_scale = np.broadcast_to(np.float32(input_scale) * scale, (channels,)).astype(np.float32)

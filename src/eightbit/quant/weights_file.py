@@ -71,7 +71,7 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
             {
                 "node": node,
                 "tensor": tensor,
-                "bits": int(np.abs(layer.weight.astype(np.int16)).max(initial=1)).bit_length() + 1,
+                "bits": int(np.abs(layer.weight.astype(np.int32)).max(initial=1)).bit_length() + 1,
                 "granularity": kinds[layer.scale.ndim],
                 "group": layer.group,
                 "axis": _channel_axis(nodes[node], layer),
@@ -138,7 +138,7 @@ def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
     if source is None or not is_op(source, "DequantizeLinear") or source.inputs[0] is None:
         return None
     codes, scale = constant(source.inputs[0]), constant(source.inputs[1])
-    if codes is None or scale is None or codes.dtype != np.int8:
+    if codes is None or scale is None or codes.dtype not in (np.int8, np.int16):
         return None
     group = attribute(source, "block_size", 0) or None
     if shape is None and group is not None and attribute(source, "axis", 1) == 0:

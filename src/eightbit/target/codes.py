@@ -1,7 +1,7 @@
 """Which values of a QDQ graph are codes, and what they stand for: the reading glasses of `lower`.
 
-A pair QuantizeLinear, DequantizeLinear with one scale around 8-bit codes makes an integer tensor; a
-DequantizeLinear of constants makes a weight, a bias or a constant operand. Codes are handed out as canonical int8.
+A pair QuantizeLinear, DequantizeLinear with one scale around codes of 8 or 16 bits makes an integer tensor; a
+DequantizeLinear of constants makes a weight, a bias or a constant operand. Codes are handed out signed: int8, int16.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from eightbit.arith.affine import INT8, INT16
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
-from eightbit.target.program import TensorInfo
+from eightbit.target.program import Codes, TensorInfo
 
-CODE_DTYPES = (np.dtype(np.uint8), np.dtype(np.int8))
+CODE_TYPES = {
+    np.dtype(np.uint8): (INT8, 128),
+    np.dtype(np.int8): (INT8, 0),
+    np.dtype(np.uint16): (INT16, 2**15),
+    np.dtype(np.int16): (INT16, 0),
+}
+"""Of each type that codes may have in a graph: the canonical one, and what to take off to get there."""
 BIAS_SCALE_RTOL = 1e-4  # a bias scale is s_x * s_w, rounded by whoever wrote the graph
 
 
@@ -35,27 +42,27 @@ class CodeTensors:
     """Looks up codes in one QDQ graph, and remembers what it has described."""
 
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
-    constants: dict[str, NDArray[np.int8]] = field(default_factory=dict)
+    constants: dict[str, Codes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def describe(self, node: ir.Node) -> TensorInfo | None:
-        """The parameters of a QuantizeLinear or DequantizeLinear: None unless constant, 8-bit and one scale."""
+        """The parameters of a QuantizeLinear or DequantizeLinear: None unless constant, 8 or 16 bits, one scale."""
         scale = constant(input_at(node, 1))
         zero = constant(input_at(node, 2))
         if scale is None or scale.size != 1 or scale.dtype != np.float32:
             return None
         dtype = zero.dtype if zero is not None else _code_dtype(node)
-        if dtype not in CODE_DTYPES or attribute(node, "block_size", 0):
+        if dtype not in CODE_TYPES or attribute(node, "block_size", 0):
             return None
-        offset = 128 if dtype == np.uint8 else 0
+        itype, offset = CODE_TYPES[dtype]
         value = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
         assert value is not None
         shape = None if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
         zero_point = (0 if zero is None else int(zero.item())) - offset
-        return TensorInfo(np.float32(scale.item()), zero_point, shape=shape)
+        return TensorInfo(np.float32(scale.item()), zero_point, itype, shape)
 
     def is_code_node(self, node: ir.Node) -> bool:
-        """Whether `node` is a border between float values and 8-bit activation codes (not a constant's)."""
+        """Whether `node` is a border between float values and activation codes (not a constant's)."""
         if is_op(node, "QuantizeLinear"):
             return self.describe(node) is not None
         if not is_op(node, "DequantizeLinear") or constant(node.inputs[0]) is not None:
@@ -112,11 +119,10 @@ class CodeTensors:
         return Constant(name, codes, scale, zeros, axis % codes.ndim if codes.ndim else 0)
 
 
-def to_canonical(codes: NDArray[np.generic]) -> NDArray[np.int8]:
-    """8-bit codes as int8; uint8 is shifted by 128, so that the same zero point shift keeps their meaning."""
-    if codes.dtype == np.uint8:
-        return (codes.astype(np.int16) - 128).astype(np.int8)
-    return codes.astype(np.int8)
+def to_canonical(codes: NDArray[np.generic]) -> Codes:
+    """Codes as int8 or int16; unsigned ones are shifted by half their range, as their zero point is."""
+    itype, offset = CODE_TYPES[codes.dtype]
+    return (codes.astype(np.int32) - offset).astype(itype.dtype)
 
 
 def _code_dtype(node: ir.Node) -> np.dtype | None:

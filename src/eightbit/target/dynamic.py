@@ -85,7 +85,7 @@ def _layer(source: ir.Node, product: ir.Node) -> tuple[p.DynamicGemm, set[ir.Nod
     return p.DynamicGemm(str(product.name), inputs, (str(last.outputs[0].name),), weight, scale, bias), nodes
 
 
-def _weight(product: ir.Node) -> NDArray[np.int8] | None:
+def _weight(product: ir.Node) -> p.Codes | None:
     """The constant weight (K, N) of a MatMulInteger as symmetric int8 codes, else None."""
     codes, zero = constant(product.inputs[1]), constant(input_at(product, 3))
     if codes is None or codes.ndim != 2 or codes.dtype not in (np.int8, np.uint8):

@@ -4,7 +4,7 @@ Nodes are sorted into levels by how often the path to them changes between float
 part of one level. A path that leaves a level never comes back to it, so no island waits for its own result.
 
 An island of element-by-element operators that reads one tensor of codes and ends in one QuantizeLinear is a function
-of one code: it is run once on all 256 of them and becomes a table.
+of one code: it is run once on all of them (256, or 65,536) and becomes a table.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class _Cutter:
     def _table(
         self, group: list[ir.Node], inputs: list[ir.Value], outputs: list[ir.Value], model: bytes
     ) -> p.Lookup | None:
-        """The island as a table of 256 codes, or None if it is no function of one code."""
+        """The island as a table of all codes, or None if it is no function of one code."""
         if len(inputs) != 1 or len(outputs) != 1 or outputs[0].name in self.outputs:
             return None
         if any(node.op_type not in ELEMENTWISE or node.domain not in ("", "ai.onnx") for node in group):
@@ -167,16 +167,17 @@ class _Cutter:
         source, target = self.codes.read(inputs[0]), self.codes.written(outputs[0])
         if source is None or target is None:
             return None
-        x = dequantize(np.arange(-128, 128, dtype=np.int8), self.codes.tensors[source].params)
+        before, after = self.codes.tensors[source], self.codes.tensors[target]
+        x = dequantize(p.all_codes(before.itype), before.params)
         rank = 1 if inputs[0].shape is None else max(1, len(inputs[0].shape))
-        feed = {str(inputs[0].name): x.reshape((256,) + (1,) * (rank - 1))}
+        feed = {str(inputs[0].name): x.reshape((x.size,) + (1,) * (rank - 1))}
         loose = onnx.load_model_from_string(model)
         for info in (*loose.graph.input, *loose.graph.output, *loose.graph.value_info):
             info.type.tensor_type.ClearField("shape")
         result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
-        table = quantize(np.asarray(result, np.float32).reshape(256), self.codes.tensors[target].params)
+        table = quantize(np.asarray(result, np.float32).reshape(x.size), after.params)
         kind = "+".join(node.op_type for node in group)
-        return p.Lookup(str(group[-1].name), (source,), (target,), table.astype(np.int8), kind)
+        return p.Lookup(str(group[-1].name), (source,), (target,), table, kind)
 
 
 def _info(value: ir.Value) -> onnx.ValueInfoProto:

@@ -41,9 +41,7 @@ def lower(qdq: ir.Model) -> p.Program:
             continue
         if is_op(node, "QuantizeLinear") or is_op(node, "DequantizeLinear"):
             if not codes.is_code_node(node) and constant(node.inputs[0]) is None:
-                in_float.append(
-                    node
-                )  # 16 or 4 bits, or a scale per channel: float as far as we are concerned
+                in_float.append(node)  # 4 bits, or a scale per channel: float as far as we are concerned
             continue
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         made = "no integer rule for this operator" if rule is None else rule(node, codes)
@@ -106,7 +104,7 @@ def _borders(qdq: ir.Model, codes: CodeTensors, done: tuple[list[p.Op], set[str]
         else:
             table = requantize_table(codes.tensors[before], info)
             kind = "Requantize"
-            table = p.identity_table() if table is None else table
+            table = p.all_codes(info.itype) if table is None else table
             borders.append(p.Lookup(str(node.name), (before,), (y,), table, kind))
             wanted.add(before)
     return borders

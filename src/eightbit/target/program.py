@@ -1,8 +1,9 @@
 """The integer program: what a quantized network computes, as a list of small frozen operations.
 
-Everything here is integers, plus the float32 scales they stand for. Codes are canonical int8: a uint8 tensor of an
-ONNX graph holds the same numbers plus 128. `eightbit.target.lower` writes a program, `verify` checks it, the engine
-and the file writers read it. Float tensors appear only at the borders and in a `FloatIsland`.
+Everything here is integers, plus the float32 scales they stand for. Codes are canonical, that is signed: int8, where a
+uint8 tensor of an ONNX graph holds the same numbers plus 128, or int16 for tensors of 16 bits (uint16 less 32,768).
+`eightbit.target.lower` writes a program, `verify` checks it, the engine and the file writers read it. Float tensors
+appear only at the borders and in a `FloatIsland`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, IntType, QuantParams
 
-Int8Array = NDArray[np.int8]
+Codes = NDArray[np.integer]
+"""int8, or int16."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Dequantize(Op):
 class Conv(Op):
     """Convolution over one or two spatial axes, batch and channels first.
 
-    `weight` int8 (O, I/group, kernel...); `bias` int32 (O,) in units of `s_x * weight_scale`; `weight_scale` float32
-    (O,); `pads` are (begin..., end...) and pad with the input's zero point.
+    `weight` int8 or int16 (O, I/group, kernel...); `bias` int32 (O,) in units of `s_x * weight_scale`; `weight_scale`
+    float32 (O,); `pads` are (begin..., end...) and pad with the input's zero point.
     """
 
-    weight: Int8Array
+    weight: Codes
     bias: NDArray[np.int32]
     weight_scale: NDArray[np.float32]
     strides: tuple[int, ...]
@@ -75,10 +77,10 @@ class Conv(Op):
 class Gemm(Op):
     """Product with a constant matrix over the last axis: (..., K) x (K, N) -> (..., N).
 
-    `weight` int8 (K, N); `bias` int32 (N,); `weight_scale` float32 (N,).
+    `weight` int8 or int16 (K, N); `bias` int32 (N,); `weight_scale` float32 (N,).
     """
 
-    weight: Int8Array
+    weight: Codes
     bias: NDArray[np.int32]
     weight_scale: NDArray[np.float32]
 
@@ -92,10 +94,10 @@ class MatMul(Op):
 class GemmToFloat(Op):
     """`Gemm` whose accumulators leave as float32, for readers in float: one rounding less than through codes.
 
-    `weight` int8 (K, N); `bias` int32 (N,) in units of `s_x * weight_scale`; `weight_scale` float32 (N,).
+    `weight` int8 or int16 (K, N); `bias` int32 (N,) in units of `s_x * weight_scale`; `weight_scale` float32 (N,).
     """
 
-    weight: Int8Array
+    weight: Codes
     bias: NDArray[np.int32]
     weight_scale: NDArray[np.float32]
 
@@ -121,7 +123,7 @@ class DynamicGemm(Op):
     float32 (N,), added after scaling, or None.
     """
 
-    weight: Int8Array
+    weight: Codes
     weight_scale: NDArray[np.float32]
     bias: NDArray[np.float32] | None
 
@@ -133,7 +135,7 @@ class Embedding(Op):
     `table` int8 (V, K), or int16 for rows of more than eight bits; `scale` float32 (V,), one a row.
     """
 
-    table: Int8Array | NDArray[np.int16]
+    table: Codes
     scale: NDArray[np.float32]
 
 
@@ -183,9 +185,12 @@ class Softmax(Op):
 
 @dataclass(frozen=True, eq=False)
 class Lookup(Op):
-    """A function of one code: `output = table[code + 128]`; `kind` says which (Relu, Sigmoid, Requantize, ...)."""
+    """A function of one code: `output = table[code - smallest code]`; `kind` says which (Relu, Requantize, ...).
 
-    table: Int8Array
+    The table has 256 entries for an input of 8 bits and 65,536 for one of 16.
+    """
+
+    table: Codes
     kind: str
 
 
@@ -194,7 +199,7 @@ class Concat(Op):
     """Joining along `axis`; an input whose scale differs from the output's passes through its table first."""
 
     axis: int
-    tables: tuple[Int8Array | None, ...]
+    tables: tuple[Codes | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +276,7 @@ class Program:
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
     tensors: Mapping[str, TensorInfo]
-    constants: Mapping[str, Int8Array] = field(default_factory=dict)
+    constants: Mapping[str, Codes] = field(default_factory=dict)
 
     def __str__(self) -> str:
         width = max((len(type(op).__name__) for op in self.ops), default=0)
@@ -281,6 +286,6 @@ class Program:
         )
 
 
-def identity_table() -> Int8Array:
-    """The table that leaves every code as it is."""
-    return np.arange(-128, 128, dtype=np.int8)
+def all_codes(itype: IntType) -> NDArray[np.integer]:
+    """Every code of a type, smallest first."""
+    return np.arange(itype.qmin, itype.qmax + 1, dtype=itype.dtype)

@@ -13,17 +13,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import quantize
+from eightbit.arith.affine import INT8, dequantize, quantize
 from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
 from eightbit.target import program as p
-from eightbit.target.codes import BIAS_SCALE_RTOL, CodeTensors, Constant, to_canonical
+from eightbit.target.codes import BIAS_SCALE_RTOL, CODE_TYPES, CodeTensors, Constant, to_canonical
 
 Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
-ALL_CODES = np.arange(-128, 128, dtype=np.int8)
 
 
 def conv(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Conv with constant int8 weight (scale per output channel or one) and int32 bias, over one or two axes."""
+    """Conv with constant signed weight codes (scale per output channel or one) and int32 bias, over one or two axes."""
     ends = _ends(node, codes, 1)
     weight = codes.fixed(input_at(node, 1))
     if isinstance(ends, str) or weight is None:
@@ -144,8 +143,12 @@ def global_average_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 def softmax(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Softmax along one axis (opset 13 and later)."""
     ends = _ends(node, codes, 1)
-    axis = attribute(node, "axis", -1)
-    return ends if isinstance(ends, str) else [p.Softmax(_name(node), ends[0], (ends[1],), axis)]
+    if isinstance(ends, str):
+        return ends
+    (x,), y = ends
+    if codes.tensors[x].itype != INT8 or codes.tensors[y].itype != INT8:
+        return "a Softmax of 16-bit codes has no integer kernel"
+    return [p.Softmax(_name(node), (x,), (y,), attribute(node, "axis", -1))]
 
 
 def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -274,12 +277,9 @@ RULES: dict[str, Rule] = {
 }
 
 
-def requantize_table(x: p.TensorInfo, y: p.TensorInfo) -> NDArray[np.int8] | None:
+def requantize_table(x: p.TensorInfo, y: p.TensorInfo) -> NDArray[np.integer] | None:
     """Codes of `x` as codes of `y`, through float32 as ONNX does it; None if the two are the same."""
-    if (x.scale, x.zero_point) == (y.scale, y.zero_point):
-        return None
-    real = (ALL_CODES.astype(np.int32) - x.zero_point).astype(np.float32) * np.float32(x.scale)
-    return quantize(real, y.params).astype(np.int8)
+    return None if x.params == y.params else quantize(dequantize(p.all_codes(x.itype), x.params), y.params)
 
 
 def _carry(
@@ -312,7 +312,7 @@ def _ends(
     value = node.outputs[0]
     output = codes.written(value)
     if None in names:
-        return f"its input {names.index(None)} is not 8-bit codes of one scale"
+        return f"its input {names.index(None)} is not codes of one scale"
     if output is None and to_float and not any(is_op(use.node, "QuantizeLinear") for use in value.uses()):
         output = value.name
     if output is None:
@@ -322,12 +322,11 @@ def _ends(
 
 def _layer(
     node: ir.Node, source: tuple[CodeTensors, str], weight: Constant, axis: int
-) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]] | str:
+) -> tuple[p.Codes, NDArray[np.int32], NDArray[np.float32]] | str:
     """Weight, bias and weight scale (C,) of a layer whose output channels lie along `axis` of the weight."""
     codes, x = source
-    offset = 128 if weight.codes.dtype == np.uint8 else 0
-    if weight.codes.dtype not in (np.uint8, np.int8) or np.any(weight.zero_point != offset):
-        return "its weight is not symmetric int8 codes"
+    if weight.codes.dtype not in CODE_TYPES or np.any(weight.zero_point != CODE_TYPES[weight.codes.dtype][1]):
+        return "its weight is not symmetric codes of 8 or 16 bits"
     channels = weight.codes.shape[axis]
     if weight.scale.ndim == 1 and weight.scale.size > 1 and weight.axis != axis:
         return f"its weight scales lie along axis {weight.axis}; the output channels along {axis}"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from eightbit.errors import EngineError
 from eightbit.graph.run import session, session_options, to_bytes
-from eightbit.target.program import FloatIsland
+from eightbit.target.program import Codes, FloatIsland
 
 Array = NDArray[np.generic]
-CODE_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+CODE_TYPES = tuple(getattr(onnx.TensorProto, name) for name in ("UINT8", "INT8", "UINT16", "INT16"))
 
 
 class OnnxRuntime:
@@ -43,8 +43,8 @@ class OnnxRuntime:
 class IntegerTensors:
     """The codes of every quantized tensor of a QDQ graph, as ONNX Runtime's optimized graph computes them.
 
-    The graph is optimized at the EXTENDED level (where the QLinear kernels are chosen), written out, given its 8-bit
-    tensors as outputs and run as it then stands. `runtime_graph` is what `optimized` made of the graph, if it was
+    The graph is optimized at the EXTENDED level (where the QLinear kernels are chosen), written out, given its tensors
+    of codes as outputs and run as it then stands. `runtime_graph` is what `optimized` made of the graph, if that was
     called already; it is changed.
     """
 
@@ -61,22 +61,24 @@ class IntegerTensors:
             raise EngineError("the graph holds no quantized tensor; give one that eightbit.quantize made")
         self._session = session(proto.SerializeToString(), optimize=False, threads=threads)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.int8]]:
-        """`{name of the Q output: canonical int8 codes}`; uint8 tensors come shifted by 128."""
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Codes]:
+        """`{name of the Q output: canonical codes}`; see `canonical`."""
         arrays = _run(self._session, self._names, feeds)
         return {name: canonical(codes) for name, codes in zip(self._names, arrays, strict=True)}
 
 
-def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.int8]]:
-    """All quantized tensors of one run, as canonical int8 codes (see `IntegerTensors`)."""
+def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Codes]:
+    """All quantized tensors of one run, as canonical codes (see `IntegerTensors`)."""
     return IntegerTensors(qdq).run(feeds)
 
 
-def canonical(codes: Array) -> NDArray[np.int8]:
-    """uint8 codes as the int8 codes of the same numbers (q - 128); int8 codes as they are."""
-    if codes.dtype == np.uint8:
-        return np.bitwise_xor(codes.view(np.uint8), np.uint8(128)).view(np.int8)
-    return codes.astype(np.int8, copy=False)
+def canonical(codes: Array) -> Codes:
+    """Unsigned codes as signed ones of the same numbers (uint8 less 128, uint16 less 32,768); others as they are."""
+    for unsigned, signed in ((np.uint8, np.int8), (np.uint16, np.int16)):
+        if codes.dtype == unsigned:
+            half = unsigned(np.iinfo(unsigned).max // 2 + 1)
+            return np.bitwise_xor(codes.view(unsigned), half).view(signed)
+    return codes  # type: ignore[return-value]  # int8 or int16
 
 
 def optimized(qdq: ir.Model) -> onnx.ModelProto:

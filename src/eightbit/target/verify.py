@@ -1,7 +1,8 @@
 """Is this a program that can run? Every tensor made before it is read, every number within its type.
 
 The bound on accumulators is exact: for each output channel, the largest magnitude that `bias + sum w (q - z)` can
-take over all int8 codes, which must fit in int32.
+take over all codes. With int8 codes and weights it must fit in int32; where either has 16 bits the accumulators are
+int64, and must stay below 2^53, up to where the engine's float64 holds every integer.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from eightbit.arith.affine import INT8
 from eightbit.errors import EngineError
 from eightbit.target import program as p
 
 INT32_MAX = 2**31 - 1
+FLOAT64_EXACT = 2**53
+CODES = (np.int8, np.int16)
 DYNAMIC_MAGNITUDE = 255  # largest |q - z| where the zero point is not known beforehand
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 
@@ -54,8 +58,11 @@ def _tensors(program: p.Program) -> Iterator[str]:
         if not info.itype.qmin <= info.zero_point <= info.itype.qmax:
             yield f"tensor {name!r} has zero point {info.zero_point}, outside [{info.itype.qmin}, {info.itype.qmax}]"
     for name, codes in program.constants.items():
-        if codes.dtype != np.int8:
-            yield f"constant {name!r} is {codes.dtype}; codes are int8"
+        described = program.tensors.get(name)
+        if codes.dtype not in CODES:
+            yield f"constant {name!r} is {codes.dtype}; codes are int8 or int16"
+        elif described is not None and codes.dtype != described.itype.dtype:
+            yield f"constant {name!r} is {codes.dtype}, but described as {described.itype.name}"
 
 
 def _code_names(op: p.Op) -> tuple[str, ...]:
@@ -70,11 +77,11 @@ def _code_names(op: p.Op) -> tuple[str, ...]:
     return (*op.inputs, *op.outputs)
 
 
-def accumulator_limits(op: p.Conv | p.Gemm | p.GemmToFloat, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest accumulator, bias included, of each output channel over all int8 inputs; int64 (O,)."""
+def accumulator_limits(op: p.Conv | p.Gemm | p.GemmToFloat, x: p.TensorInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest accumulator, bias included, of each output channel over all inputs; int64 (O,)."""
     w = (op.weight if isinstance(op, p.Conv) else op.weight.T).astype(np.int64)
     w = w.reshape(w.shape[0], -1)
-    low, high = -128 - zero_point, 127 - zero_point
+    low, high = x.itype.qmin - x.zero_point, x.itype.qmax - x.zero_point
     positive, negative = np.maximum(w, 0).sum(1), np.minimum(w, 0).sum(1)
     bias = op.bias.astype(np.int64)
     return bias + positive * low + negative * high, bias + positive * high + negative * low
@@ -96,7 +103,9 @@ def _dynamic(op: p.Op, program: p.Program) -> Iterator[str]:
 def _layer(op: p.Op, program: p.Program) -> Iterator[str]:
     assert isinstance(op, p.Conv | p.Gemm | p.GemmToFloat)
     channels = op.weight.shape[0] if isinstance(op, p.Conv) else op.weight.shape[1]
-    for field, dtype in (("weight", np.int8), ("bias", np.int32), ("weight_scale", np.float32)):
+    if op.weight.dtype not in CODES:
+        yield f"weight is {op.weight.dtype}, not int8 or int16"
+    for field, dtype in (("bias", np.int32), ("weight_scale", np.float32)):
         if getattr(op, field).dtype != dtype:
             yield f"{field} is {getattr(op, field).dtype}, not {np.dtype(dtype)}"
     for field in ("bias", "weight_scale"):
@@ -105,12 +114,15 @@ def _layer(op: p.Op, program: p.Program) -> Iterator[str]:
             return
     if not np.all(np.isfinite(op.weight_scale) & (op.weight_scale >= FLOAT32_TINY)):
         yield "a weight scale is not finite, positive and normal"
-    low, high = accumulator_limits(op, program.tensors[op.inputs[0]].zero_point)
+    x = program.tensors[op.inputs[0]]
+    low, high = accumulator_limits(op, x)
     worst = np.maximum(high, -low)
-    if worst.max(initial=0) > INT32_MAX:
+    narrow = x.itype == INT8 and op.weight.dtype == np.int8
+    limit, name = (INT32_MAX, "int32") if narrow else (FLOAT64_EXACT, "2^53")
+    if worst.max(initial=0) > limit:
         channel = int(worst.argmax())
         yield (
-            f"channel {channel} can reach an accumulator of {int(worst[channel]):,}, beyond int32; its bias is"
+            f"channel {channel} can reach an accumulator of {int(worst[channel]):,}, beyond {name}; its bias is"
             f" {int(op.bias[channel]):,}: use fewer inputs per output, or a wider weight scale"
         )
     if isinstance(op, p.Conv) and channels % op.group:
@@ -128,8 +140,9 @@ def _same_scale(op: p.Op, program: p.Program) -> Iterator[str]:
 
 def _lookup(op: p.Op, program: p.Program) -> Iterator[str]:
     assert isinstance(op, p.Lookup)
-    if op.table.shape != (256,) or op.table.dtype != np.int8:
-        yield f"its table is {op.table.dtype} {op.table.shape}, not int8 (256,)"
+    x, y = program.tensors[op.inputs[0]].itype, program.tensors[op.outputs[0]].itype
+    if op.table.shape != (2**x.bits,) or op.table.dtype != y.dtype:
+        yield f"its table is {op.table.dtype} {op.table.shape}, not {y.dtype} ({2**x.bits},)"
 
 
 def _concat(op: p.Op, program: p.Program) -> Iterator[str]:
@@ -140,7 +153,7 @@ def _concat(op: p.Op, program: p.Program) -> Iterator[str]:
 
 def _embedding(op: p.Op, program: p.Program) -> Iterator[str]:
     assert isinstance(op, p.Embedding)
-    if op.table.dtype not in (np.int8, np.int16) or op.table.ndim != 2:
+    if op.table.dtype not in CODES or op.table.ndim != 2:
         yield f"its table is {op.table.dtype} {op.table.shape}, not a matrix of int8 or int16 codes"
     elif op.scale.dtype != np.float32 or op.scale.shape != op.table.shape[:1]:
         yield f"its scales are {op.scale.dtype} {op.scale.shape}, not float32 ({len(op.table)},)"

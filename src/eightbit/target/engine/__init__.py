@@ -64,9 +64,10 @@ def run(
 ) -> dict[str, Array]:
     """Run `program` on float `feeds` by input name; returns `{output name: float array}`.
 
-    With `keep`, the result also holds every tensor of int8 codes by its name. `island(op, {name: array})` runs a part
+    With `keep`, the result also holds every tensor of codes by its name. `island(op, {name: array})` runs a part
     left in float. Constants of the operations are prepared on the first run of a program and kept with it.
-    Raises EngineError for a missing feed, a float island without a runner, or an operation that the arithmetic lacks.
+    Raises EngineError for a missing feed, a float island without a runner, or an operation that the arithmetic lacks
+    (16 bits, for one, which only ONNX arithmetic has).
     """
     missing = [name for name in program.inputs if name not in feeds]
     if missing:
@@ -99,8 +100,25 @@ def prepare(program: p.Program, arithmetic: Arithmetic) -> tuple[Kernel | None, 
     """The function of every operation, None for a float island; made once for a program and an arithmetic."""
     kept = _PREPARED.setdefault(program, {})
     if arithmetic not in kept:
+        if arithmetic is not Arithmetic.ONNX:
+            _refuse_wide(program, arithmetic)
         kept[arithmetic] = tuple(
             None if isinstance(op, p.FloatIsland) else KERNELS[type(op)](op, program, arithmetic)
             for op in program.ops
         )
     return kept[arithmetic]
+
+
+def _refuse_wide(program: p.Program, arithmetic: Arithmetic) -> None:
+    """C and D are defined for int32 accumulators; the runtimes that use them have other rules for 16 bits, or none."""
+    wide = [name for name, info in program.tensors.items() if info.itype.bits > 8]
+    wide += [
+        op.name
+        for op in program.ops
+        if isinstance(op, p.Conv | p.Gemm | p.GemmToFloat) and op.weight.dtype == np.int16
+    ]
+    if wide:
+        raise EngineError(
+            f"{wide[0]!r} has codes of 16 bits, which {arithmetic.name} arithmetic has no rule for; run the program in"
+            " ONNX arithmetic, or quantize to 8 bits"
+        )

@@ -10,35 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
 from eightbit.target.engine.accumulate import (
-    CODE_MAGNITUDE,
     FLOAT32_EXACT,
     ExactWeight,
     accumulate,
     exact_weight,
+    magnitude,
 )
 from eightbit.target.engine.requantize import BLOCK, Requantizer, requantizer
 from eightbit.target.engine.windows import output_length, pad_spatial, windows
-from eightbit.target.program import Conv, Program
+from eightbit.target.program import Codes, Conv, Program, TensorInfo
 
-Codes = NDArray[np.int8]
 FLOATS_AT_ONCE = 1 << 21  # 8 MB of columns; a bigger image is taken alone
 
 
 def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function from codes (N, C, H, W) or (N, C, L) to codes (N, O, ...)."""
     x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
-    requantize = requantizer((x.scale, op.weight_scale, y.scale), y.zero_point, arithmetic)
+    requantize = requantizer((x.scale, op.weight_scale, y.scale), y, arithmetic)
     run = _flat(op) if op.weight.ndim == 3 else op
     channels = run.weight.shape[0]
     depthwise = run.weight.shape[1] == 1 and run.group > 1
-    small = (np.abs(run.weight.astype(np.int64)).sum((1, 2, 3)) * CODE_MAGNITUDE).max() <= FLOAT32_EXACT
-    make = _Depthwise if depthwise and small else _Grouped
-    body = make(run, x.zero_point, requantize)
+    body = (_Depthwise if depthwise else _Grouped)(run, x, requantize)
 
     def apply(codes: Codes) -> Codes:
         if codes.ndim != op.weight.ndim or codes.shape[1] != run.weight.shape[1] * run.group:
@@ -52,7 +48,7 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
             output_length(image.shape[2], kh, run.strides[0], (top, bottom), run.dilations[0]),
             output_length(image.shape[3], kw, run.strides[1], (left, right), run.dilations[1]),
         ]
-        out = np.empty((image.shape[0], channels, *size), np.int8)
+        out = np.empty((image.shape[0], channels, *size), y.itype.dtype)
         step = body.images_at_once(image.shape, size)
         for n in range(0, image.shape[0], step):  # in blocks: memory does not grow with the batch
             body(image[n : n + step], out[n : n + step])
@@ -73,11 +69,13 @@ def _flat(op: Conv) -> Conv:
 class _Grouped:
     """Any convolution, as one exact matrix product a group."""
 
-    def __init__(self, op: Conv, zero_point: int, requantize: Requantizer) -> None:
+    def __init__(self, op: Conv, x: TensorInfo, requantize: Requantizer) -> None:
         o = op.weight.shape[0]
         weight = op.weight.reshape(op.group, o // op.group, -1)
-        self.op, self.zero_point, self.requantize = op, zero_point, requantize
-        self.weight: ExactWeight = exact_weight(weight, op.bias.reshape(op.group, -1), zero_point)
+        self.op, self.zero_point, self.requantize = op, x.zero_point, requantize
+        self.weight: ExactWeight = exact_weight(
+            weight, op.bias.reshape(op.group, -1), x.zero_point, largest=magnitude(x)
+        )
         self.pointwise = op.weight.shape[2:] == (1, 1) and not any(op.pads)
 
     def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
@@ -92,7 +90,7 @@ class _Grouped:
         n, o, *size = out.shape
         per_group = x.shape[1] // op.group
         depth, positions = per_group * kh * kw, size[0] * size[1]
-        columns = np.empty((op.group, depth + self.weight.ones, n * positions), np.float32)
+        columns = np.empty((op.group, depth + self.weight.ones, n * positions), self.weight.dtype)
         if self.weight.ones:
             columns[:, -1] = 1
         if self.pointwise:
@@ -108,7 +106,7 @@ class _Grouped:
         if n == 1:
             self.requantize(acc, out.reshape(o, positions))
             return
-        result = np.empty((o, n * positions), np.int8)
+        result = np.empty((o, n * positions), out.dtype)
         self.requantize(acc, result)
         out[...] = result.reshape(o, n, *size).swapaxes(0, 1)
 
@@ -120,13 +118,16 @@ class _Depthwise:
     values that are cut off in the end. A stride splits the input into its phases, each dense.
     """
 
-    def __init__(self, op: Conv, zero_point: int, requantize: Requantizer) -> None:
-        self.op, self.zero_point, self.requantize = op, zero_point, requantize
+    def __init__(self, op: Conv, x: TensorInfo, requantize: Requantizer) -> None:
+        self.op, self.zero_point, self.requantize = op, x.zero_point, requantize
         weight = op.weight.astype(np.int64)
-        self.taps = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T.astype(np.float32))[..., None]
-        bias = op.bias.astype(np.int64) - zero_point * weight.sum((1, 2, 3))
-        worst = (np.abs(weight).sum((1, 2, 3)) * CODE_MAGNITUDE + np.abs(bias)).max()
-        self.dtype = np.float32 if worst <= FLOAT32_EXACT else np.float64
+        terms = np.abs(weight).sum((1, 2, 3)) * magnitude(x)
+        self.working = np.float32 if terms.max() <= FLOAT32_EXACT else np.float64
+        self.taps = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T.astype(self.working))[
+            ..., None
+        ]
+        bias = op.bias.astype(np.int64) - x.zero_point * weight.sum((1, 2, 3))
+        self.dtype = np.float32 if (terms + np.abs(bias)).max() <= FLOAT32_EXACT else np.float64
         self.bias = bias.astype(self.dtype)[:, None]
 
     def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
@@ -141,7 +142,7 @@ class _Depthwise:
         multiple, planes = o // x.shape[1], n * x.shape[1]
         # Phase planes big enough for every tap's shift, all of one row length.
         rows, width = oh + (kh - 1) * dh // sh, ow + (kw - 1) * dw // sw
-        padded = np.full((planes, rows * sh, width * sw), self.zero_point, np.int8)
+        padded = np.full((planes, rows * sh, width * sw), self.zero_point, x.dtype)
         top, left = op.pads[0], op.pads[1]
         h, w = min(x.shape[2], rows * sh - top), min(x.shape[3], width * sw - left)
         padded[:, top : top + h, left : left + w] = x.reshape(planes, *x.shape[2:])[:, :h, :w]
@@ -155,12 +156,12 @@ class _Depthwise:
             chunk = padded[begin : begin + step]
             count = chunk.shape[0]
             phases = {
-                (i, j): chunk[:, i::sh, j::sw].astype(np.float32).reshape(count, -1)
+                (i, j): chunk[:, i::sh, j::sw].astype(self.working).reshape(count, -1)
                 for i in {d * dh % sh for d in range(kh)}
                 for j in {d * dw % sw for d in range(kw)}
             }
-            total = np.empty((count, oh * width), np.float32)
-            scratch = np.empty((count, length), np.float32)
+            total = np.empty((count, oh * width), self.working)
+            scratch = np.empty((count, length), self.working)
             for m in range(multiple):
                 channels = slice(begin * multiple + m, (begin + count) * multiple, multiple)
                 for t in range(kh * kw):

@@ -1,7 +1,8 @@
 """Operations on single codes: the borders, tables of one code, and tables of two.
 
 An operation on two 8-bit codes has 65,536 possible inputs. Its table is computed once, with all the care of the exact
-float32 formula; after that, running it is one look-up an element, in every arithmetic.
+float32 formula; after that, running it is one look-up an element, in every arithmetic. Where one of its tensors has 16
+bits no table is worth its bytes, and the float32 formula of the runtime is taken element by element.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import INT8, INT32, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
 from eightbit.arith.fma import fma32
-from eightbit.target.program import Add, Dequantize, Lookup, Mul, Op, Program, Quantize, TensorInfo
+from eightbit.target.program import Add, Codes, Dequantize, Lookup, Mul, Op, Program, Quantize, TensorInfo
 
-Codes = NDArray[np.int8]
 UINT8_SHIFT = 128  # family B computes with the uint8 codes of ONNX Runtime on x86: q + 128, z + 128
 ADD_LEFT_SHIFT = 20  # TFLite, reference_ops/add.h
+Operands = tuple[TensorInfo, TensorInfo, TensorInfo]
 
 
 def quantize_input(op: Quantize, program: Program, arithmetic: Arithmetic) -> Callable[[NDArray], NDArray]:
@@ -41,15 +42,17 @@ def lookup(op: Lookup, program: Program, arithmetic: Arithmetic) -> Callable[[Co
 
 
 def through_table(table: Codes, codes: Codes) -> Codes:
-    """`table[code + 128]` for each code; the table is rolled so that the byte of the code is the index."""
-    rolled = np.roll(table, -UINT8_SHIFT)
-    return np.take(rolled, codes.view(np.uint8), mode="clip")
+    """`table[code - smallest code]` for each code; the table is rolled so that the bits of the code are the index."""
+    rolled = np.roll(table, -(len(table) // 2))
+    return np.take(rolled, codes.view(np.uint8 if codes.dtype == np.int8 else np.uint16), mode="clip")
 
 
 def binary(op: Add | Mul, program: Program, arithmetic: Arithmetic) -> Callable[[Codes, Codes], Codes]:
     """A function of two tensors of codes, broadcasting."""
     a, b = (program.tensors[name] for name in op.inputs)
     y = program.tensors[op.outputs[0]]
+    if {a.itype, b.itype, y.itype} != {INT8}:
+        return _wide(np.add if isinstance(op, Add) else np.multiply, (a, b, y))
     rule = _RULES[type(op), arithmetic is Arithmetic.ONNX]
     grid = np.arange(-128, 128)
 
@@ -72,6 +75,12 @@ def binary(op: Add | Mul, program: Program, arithmetic: Arithmetic) -> Callable[
     return apply
 
 
+def _wide(function: np.ufunc, infos: Operands) -> Callable[[Codes, Codes], Codes]:
+    """The operation on real numbers in float32, then codes: what ONNX Runtime does where one tensor has 16 bits."""
+    first, second, y = (info.params for info in infos)
+    return lambda left, right: quantize(function(dequantize(left, first), dequantize(right, second)), y)
+
+
 def _pairwise(table: Codes, left: Codes, right: Codes) -> Codes:
     shape = np.broadcast_shapes(left.shape, right.shape)
     pairs = np.empty((*shape, 2), np.uint8)
@@ -88,9 +97,6 @@ def _repeats_inside(left: tuple[int, ...], right: tuple[int, ...]) -> bool:
         if (m, n) != (1, 1):
             return m == 1
     return False
-
-
-Operands = tuple[TensorInfo, TensorInfo, TensorInfo]
 
 
 def add_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:

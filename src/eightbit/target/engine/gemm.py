@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
 from eightbit.target.engine.accumulate import (
-    CODE_MAGNITUDE,
     FLOAT32_EXACT,
     ExactWeight,
     accumulate,
     exact_weight,
+    magnitude,
 )
 from eightbit.target.engine.requantize import requantizer, to_float
-from eightbit.target.program import Gemm, GemmToFloat, MatMul, MatMulToFloat, Program
+from eightbit.target.program import Codes, Gemm, GemmToFloat, MatMul, MatMulToFloat, Program
 
-Codes = NDArray[np.int8]
 Floats = NDArray[np.float32]
 ROWS = 4096  # rows of the left matrix worked on at a time, to bound the float copy
 
@@ -34,7 +33,7 @@ def gemm(
     x = program.tensors[op.inputs[0]]
     finish, dtype = _finisher(op, program, (x.scale, op.weight_scale), arithmetic)
     depth, width = op.weight.shape
-    weight = exact_weight(np.ascontiguousarray(op.weight.T), op.bias, x.zero_point)
+    weight = exact_weight(np.ascontiguousarray(op.weight.T), op.bias, x.zero_point, largest=magnitude(x))
 
     def apply(codes: Codes) -> Codes | Floats:
         if codes.shape[-1] != depth:
@@ -59,7 +58,7 @@ def accumulators(
     depth = codes.shape[1]
     for begin in range(0, codes.shape[0], ROWS):
         part = codes[begin : begin + ROWS]
-        columns = np.ones((depth + weight.ones, part.shape[0]), np.float32)
+        columns = np.ones((depth + weight.ones, part.shape[0]), weight.dtype)
         columns[:depth] = part.T
         yield begin, accumulate(weight, columns)
 
@@ -69,11 +68,11 @@ def matmul(
 ) -> Callable[[Codes, Codes], Codes | Floats]:
     """A function of codes (..., M, K) and (..., K, N): acc = sum (a - z_a)(b - z_b), one multiplier s_a s_b / s_y.
 
-    With both operands free, the bound on a sum is K * 255 * 255: float32 up to K = 258, else float64.
+    With both operands free, the bound on a sum of 8-bit codes is K * 255 * 255: float32 up to K = 258, else float64.
     """
     a, b = (program.tensors[name] for name in op.inputs)
     finish, out_dtype = _finisher(op, program, (a.scale, np.asarray([b.scale], np.float32)), arithmetic)
-    worst = (CODE_MAGNITUDE + abs(a.zero_point)) * (CODE_MAGNITUDE + abs(b.zero_point))
+    worst = (magnitude(a) + abs(a.zero_point)) * (magnitude(b) + abs(b.zero_point))
 
     def apply(left: Codes, right: Codes) -> Codes | Floats:
         dtype = np.dtype(np.float32 if left.shape[-1] * worst <= FLOAT32_EXACT else np.float64)
@@ -96,4 +95,4 @@ def _finisher(
     if isinstance(op, GemmToFloat | MatMulToFloat):
         return to_float(*scales), np.dtype(np.float32)
     y = program.tensors[op.outputs[0]]
-    return requantizer((*scales, y.scale), y.zero_point, arithmetic), np.dtype(np.int8)
+    return requantizer((*scales, y.scale), y, arithmetic), y.itype.dtype

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.target.engine.elementwise import through_table
 from eightbit.target.program import (
+    Codes,
     Concat,
     Flatten,
     Pad,
@@ -22,7 +23,6 @@ from eightbit.target.program import (
     Unsqueeze,
 )
 
-Codes = NDArray[np.int8]
 Move = Callable[[Codes], Codes]
 
 

@@ -8,25 +8,25 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8
+from eightbit.arith.affine import INT8, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
 from eightbit.errors import EngineError
 from eightbit.target.engine.requantize import round_a
 from eightbit.target.engine.windows import ceil_length, output_length, pad_spatial, windows
-from eightbit.target.program import AveragePool, GlobalAveragePool, MaxPool, Program, TensorInfo
+from eightbit.target.program import AveragePool, Codes, GlobalAveragePool, MaxPool, Program, TensorInfo
 
-Codes = NDArray[np.int8]
 UINT8_SHIFT = 128
 
 
 def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function from codes to the largest code of each window; same scale in and out."""
+    lowest = program.tensors[op.inputs[0]].itype.qmin
     kernel, strides, pads, dilations = _two_axes(op)
 
     def apply(codes: Codes) -> Codes:
         image = _image(codes, op)
         (oh, ow), extra = _sizes(image, op, dilations)
-        padded = pad_spatial(image, _grown(pads, extra), INT8.qmin) if any(pads) or any(extra) else image
+        padded = pad_spatial(image, _grown(pads, extra), lowest) if any(pads) or any(extra) else image
         view = windows(padded, kernel, strides, dilations)[..., :oh, :ow]
         out = view[:, :, 0, 0].copy()
         for i, j in list(product(range(kernel[0]), range(kernel[1])))[1:]:
@@ -82,19 +82,20 @@ def _mean_b(
 ) -> Codes:
     """ONNX Runtime's QLinearAveragePool (qlinear_pool.cc): dequantize, sum row by row in float32, divide, RNE(y/s + z).
 
-    Padding dequantizes to 0.0, which changes no sum.
+    Padding dequantizes to 0.0, which changes no sum. Codes of 16 bits have no such kernel there: they are dequantized,
+    and the mean is quantized.
     """
     x, y = infos
     kernel, strides, (oh, ow) = geometry
-    values = (np.arange(-128, 128) - x.zero_point).astype(np.float32) * np.float32(x.scale)
-    real = np.take(np.roll(values, -UINT8_SHIFT), padded.view(np.uint8), mode="clip")
-    view = windows(real, kernel, strides, (1, 1))[..., :oh, :ow]
+    view = windows(dequantize(padded, x.params), kernel, strides, (1, 1))[..., :oh, :ow]
     total = np.zeros((*padded.shape[:2], oh, ow), np.float32)
     for i, j in product(
         range(kernel[0]), range(kernel[1])
     ):  # this order is ONNX Runtime's: the sums are rounded
         total += view[:, :, i, j]
     mean = total / np.asarray(count, np.float32)
+    if {x.itype, y.itype} != {INT8}:
+        return quantize(mean, y.params)
     rounded = np.rint(mean / np.float32(y.scale) + np.float32(y.zero_point + UINT8_SHIFT))
     return (np.clip(rounded, 0, 255) - UINT8_SHIFT).astype(np.int8)
 
@@ -117,10 +118,10 @@ def global_mean(x: TensorInfo, y: TensorInfo, arithmetic: Arithmetic) -> Callabl
         axes = tuple(range(2, codes.ndim))
         count = int(np.prod(codes.shape[2:]))
         acc = codes.sum(axes, dtype=np.int64, keepdims=True) - count * x.zero_point
-        out = np.empty(acc.shape, np.int8)
+        out = np.empty(acc.shape, y.itype.dtype)
         if arithmetic is Arithmetic.ONNX:
             multiplier = np.float32(x.scale) / (np.float32(y.scale) * np.float32(count))
-            limits = np.float32(INT8.qmin - y.zero_point), np.float32(INT8.qmax - y.zero_point)
+            limits = np.float32(y.itype.qmin - y.zero_point), np.float32(y.itype.qmax - y.zero_point)
             round_a(acc.astype(np.float32), multiplier, limits, y.zero_point, out)
             return out
         m, shift = (int(v) for v in quantize_multiplier(np.float64(x.scale) / np.float64(y.scale)))

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.errors import EngineError
-from eightbit.target.program import Program, Softmax
+from eightbit.target.program import Codes, Program, Softmax
 
-Codes = NDArray[np.int8]
 FLOAT32_MAX = np.finfo(np.float32).max
 RESERVE = 5.0  # ONNX Runtime's margin (in nats) against overflow of the sum
 
