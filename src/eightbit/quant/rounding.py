@@ -66,22 +66,33 @@ class GPTQ:
         hessian = _needed(hessian, self)
         groups, channels, inputs = rows.shape
         order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
-        left = np.take_along_axis(rows, order[:, None, :], axis=2).astype(np.float64)
-        steps = np.broadcast_to(np.asarray(scale, np.float64), rows.shape)
-        steps = np.take_along_axis(steps, order[:, None, :], axis=2)
         factor = self._factor(hessian, order)
-        codes = np.empty((groups, channels, inputs), np.int32)
+
+        def turned(x: NDArray[Any]) -> NDArray[np.float64]:
+            """(K, G, C), inputs in their order: all rows of an input lie side by side."""
+            moved = np.take_along_axis(x, order[:, None, :], axis=2) if x.shape[2] == inputs else x
+            return np.ascontiguousarray(moved.transpose(2, 0, 1), dtype=np.float64)
+
+        steps = np.broadcast_to(
+            turned(np.broadcast_to(scale, (*rows.shape[:2], _width(scale)))), (inputs, groups, channels)
+        )
+        left = turned(rows)
+        codes = np.empty((inputs, groups, channels), np.int32)
         for start in range(0, inputs, self.block):
             stop = min(start + self.block, inputs)
-            errors = np.empty((groups, channels, stop - start))
+            errors = np.empty((stop - start, groups, channels))
             for k in range(start, stop):
-                codes[..., k] = np.clip(np.rint(left[..., k] / steps[..., k]), itype.qmin, itype.qmax)
-                error = (left[..., k] - codes[..., k] * steps[..., k]) / factor[:, None, k, k]
-                left[..., k + 1 : stop] -= error[..., None] * factor[:, None, k, k + 1 : stop]
-                errors[..., k - start] = error
-            left[..., stop:] -= errors @ factor[:, start:stop, stop:]
-        result = np.empty_like(codes)
-        np.put_along_axis(result, np.broadcast_to(order[:, None, :], codes.shape), codes, axis=2)
+                codes[k] = np.clip(np.rint(left[k] / steps[k]), itype.qmin, itype.qmax)
+                error = errors[k - start]
+                error[:] = (left[k] - codes[k] * steps[k]) / factor[:, k, k, None]
+                left[k + 1 : stop] -= error * factor[:, k, k + 1 : stop, None].transpose(1, 0, 2)
+            left[stop:] -= (
+                factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors.transpose(1, 0, 2)
+            ).transpose(1, 0, 2)
+        result = np.empty((groups, channels, inputs), np.int32)
+        np.put_along_axis(
+            result, np.broadcast_to(order[:, None, :], result.shape), codes.transpose(1, 2, 0), axis=2
+        )
         return result
 
     def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.floating]:
@@ -163,6 +174,11 @@ class AdaRound:
             v -= self.rate * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
         upward = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
         return np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
+
+
+def _width(scale: NDArray[Any]) -> int:
+    """How many scales each row has: one, or one for each of its inputs."""
+    return scale.shape[-1] if np.ndim(scale) else 1
 
 
 _ZETA, _GAMMA = 1.1, -0.1  # how far the sigmoid is stretched beyond [0, 1]

@@ -93,22 +93,26 @@ def _rounded(
     """Scales and codes of `rows`, each row with the part of its scale that errs least."""
     rounding = choice.rounding or Nearest()
     group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
-    found = []
-    for part in parts:
-        tried = (scale * np.float32(part)).astype(np.float32)
-        steps = steps_of(tried, group, rows.shape)
-        found.append((tried, steps, rounding.codes(rows, steps, choice.itype, hessian)))
-    if len(found) == 1 or hessian is None:
-        return found[0][0], found[0][2]
-    errors = np.stack([row_errors(rows, codes, steps, hessian).reshape(-1) for _, steps, codes in found])
+    tried = [(scale * np.float32(part)).astype(np.float32) for part in parts]
+    steps = [steps_of(each, group, rows.shape) for each in tried]
+    if len(tried) == 1 or hessian is None:
+        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian)
+    # The rows once for each part, one below the other: rounding looks at the moments only once.
+    groups, channels, inputs = rows.shape
+    many = np.tile(rows, (1, len(tried), 1))
+    width = steps[0].shape[-1] if steps[0].ndim else 1
+    below = np.concatenate([np.broadcast_to(each, (groups, channels, width)) for each in steps], axis=1)
+    codes = rounding.codes(many, below, choice.itype, hessian)
+    errors = row_errors(many, codes, below, hessian).reshape(groups, len(tried), channels)
     if scale.ndim == 0:
-        best = int(errors.sum(axis=1).argmin())
-        return found[best][0], found[best][2]
-    best_of = errors.argmin(axis=0)
-    channels = np.arange(len(best_of))
-    scales = np.stack([tried for tried, _, _ in found])[best_of, channels]
-    codes = np.stack([codes.reshape(len(channels), -1) for _, _, codes in found])[best_of, channels]
-    return scales, codes.reshape(rows.shape)
+        errors = np.broadcast_to(errors.sum(axis=(0, 2))[:, None], errors.shape)
+    best = errors.argmin(axis=1)  # (G, C)
+    found = np.take_along_axis(codes.reshape(groups, -1, channels, inputs), best[:, None, :, None], axis=1)[
+        :, 0
+    ]
+    if scale.ndim == 0:
+        return tried[int(best[0, 0])], found
+    return np.stack(tried)[best.reshape(-1), np.arange(groups * channels)], found
 
 
 def _counted(recipe: Recipe, moments: Moments | None) -> NDArray[np.float64] | None:
