@@ -308,7 +308,7 @@ def test_an_interrupted_save_keeps_the_old_file(
         ("[weight]\nbits = 8", ("'weight'", "'weights', 'activations'")),
         ("[weights]\nbit = 8", ("'bit'", "[weights]", "'bits'")),
         ("[weights]\nbits = true", ("'bits'", "int")),
-        ("[weights]\nbits = 12", ("12",)),
+        ("[weights]\nbits = 20", ("20",)),
         (
             '[weights]\nrange = "best"',
             ("'best'", "'minmax', 'moving-average', 'percentile', 'mse', 'entropy'"),

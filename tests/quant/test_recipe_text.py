@@ -21,6 +21,7 @@ from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
             overrides={
                 "blocks.*": eb.Layer(weights=eb.Weights(bits=4, rounding=GPTQ(damping=0.02))),
                 'odd "name" [x]': eb.FLOAT,
+                "wide": eb.Layer(weights=eb.FLOAT, activations=eb.Activations(bits=16)),
                 "a.b": eb.Layer(
                     weights=eb.Weights(rounding=Nearest()), activations=eb.Activations(range=eb.MinMax())
                 ),

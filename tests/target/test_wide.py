@@ -257,6 +257,21 @@ def test_a_tensor_of_sixteen_bits_is_listed_with_its_noise(model):
     assert errors[wide[0].name] > narrow[wide[0].name] + 0.5
 
 
+def test_a_layer_in_float_may_write_sixteen_bits(model):
+    """The Relu behind the stem carries its output to two readers in integers; the stem itself is an island."""
+    wide = eb.Layer(weights=eb.FLOAT, activations=eb.Activations(bits=16))
+    q = eb.quantize(
+        model,
+        images(16),
+        eb.Recipe(overrides={"stem": wide, "relu1": eb.Layer(activations=wide.activations)}),
+    )
+    assert "stem" in {island.node for island in q.report.islands}
+    bits = {row.name: row.bits for row in eb.inspect(q).tensors if row.kind == "activation"}
+    assert bits["r1"] == 16 and set(bits.values()) == {8, 16}
+    x = images(8, seed=1)
+    np.testing.assert_allclose(q.run(x, engine="numpy"), q(x), atol=0.05)
+
+
 def test_dequantized_codes_are_onnx_runtimes():
     """uint16 at the border of the graph, int16 inside: the same numbers."""
     g = Graph()

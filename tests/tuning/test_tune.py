@@ -9,8 +9,10 @@ import pytest
 
 import eightbit as eb
 from eightbit.errors import QuantizationError
-from eightbit.tuning.allocation import STORED, Plan, allocate, mean_bits, noise, uniform
-from eightbit.tuning.sensitivity import sensitivity
+from eightbit.quant.recipe_file import read_recipe
+from eightbit.tuning.allocation import STORED, Plan, allocate, mean_bits, noise, uniform, upgrades
+from eightbit.tuning.search import touched_by
+from eightbit.tuning.sensitivity import sensitivity, stage_for_tuning
 from eightbit.tuning.target import Trial, pareto_front
 from tests.small_net import images, small_net
 
@@ -51,6 +53,49 @@ def test_a_plan_is_the_best_of_its_size(found):
         assert noise(found, mine) <= min(noise(found, p) for p in rivals) * (1 + 1e-9)
 
 
+def test_steps_to_sixteen_bits_take_noise_away_one_by_one_and_keep_to_the_bytes(model, found):
+    touched = touched_by(stage_for_tuning(model.ir, images(8), eb.Recipe()), found)
+    start = uniform(found, 8)
+    plans = upgrades(found, start, touched, spare=1e9)
+    powers = [noise(found, p) for p in plans if not p.floats]
+    assert powers == sorted(powers, reverse=True) and powers[-1] < powers[0] / 1e4
+    assert len(powers) == 1 + len(found.sources) and len(plans) == len(powers) + len(found.weights)
+    assert set(plans[-1].floats) == {s.node for s in found.weights}
+    tight = upgrades(found, start, touched, spare=8 * min(s.count for s in found.weights))
+    grown = sum(
+        (bits - 8) * next(s.count for s in found.weights if s.node == n)
+        for n, bits in tight[-1].weights.items()
+    )
+    assert 0 < grown <= 8 * min(s.count for s in found.weights) and not tight[-1].floats
+
+
+def test_a_wide_tensor_touches_the_layers_that_write_and_read_it(model, found):
+    touched = touched_by(stage_for_tuning(model.ir, images(8), eb.Recipe()), found)
+    assert touched["image"] == {"stem"}
+    assert touched["relu1"] == {"stem", "body"}  # the clamp's work is done by the layer before it
+    assert touched["skip"] == set() and touched["mean"] == {"classifier"}  # through the Flatten
+
+
+def test_a_step_beside_a_slow_layer_is_cheaper(found):
+    """Two tensors of equal noise: the one whose layers are slow already comes first."""
+    first, second, third = found.activations[:3]
+    equal = {8: 1.0, 16: 0.0}
+    sources = tuple(
+        replace(s, noise=equal if s is not first else {8: 9.0, 16: 0.0}) for s in (first, second, third)
+    )
+    layers = [replace(s, noise=dict.fromkeys(s.noise, 0.0)) for s in found.weights]
+    made = replace(found, sources=(*layers, *sources))
+    big = max(found.weights, key=lambda s: s.macs).node
+    touched = {
+        first.node: frozenset({big}),
+        third.node: frozenset({big}),
+        second.node: frozenset({found.weights[0].node}),
+    }
+    plans = upgrades(made, uniform(found, 8), touched, spare=0.0)
+    assert [len(p.wide) for p in plans[:4]] == [0, 1, 2, 3]
+    assert plans[2].wide == {first.node, third.node}
+
+
 def test_an_override_names_one_node_even_if_its_name_looks_like_a_pattern(found):
     recipe = Plan({"conv[1]*": 4}).recipe(eb.Recipe())
     assert recipe.for_layer("conv[1]*").weights.bits == 4
@@ -88,6 +133,25 @@ def test_a_budget_that_cannot_be_met_is_said_to_be_missed(model):
     assert "NOT met" in str(result)
     fewest = min(len(result.target.misses(t)) for t in result.trials)
     assert len(result.misses) == fewest
+
+
+def test_quality_beyond_eight_bits_is_bought_with_sixteen(model, tmp_path):
+    """Where eight bits are not enough, some tensors get 16, no more than needed; the recipe file says which."""
+    test = images(64, seed=5)
+    exact = model(test)
+
+    def close(net) -> float:
+        return float((np.abs(net(test) - exact) < exact.std() / 400).mean())
+
+    result = eb.tune(model, test, close, target=eb.Target(drop=0.02, size=2))
+    base = next(t for t in result.trials if t.step == "steps to 16 bits x 0")
+    assert base.drop is not None and base.drop > 0.1
+    assert result.met and result.chosen.sqnr_db > base.sqnr_db + 3
+    layers = [c for c in result.recipe.overrides.values() if isinstance(c, eb.Layer)]
+    assert any(c.activations and c.activations.bits == 16 for c in layers)
+    assert result.chosen.bits < max(t.bits for t in result.trials)
+    again = eb.quantize(model, test, read_recipe(result.save_recipe(tmp_path / "r.toml")))
+    np.testing.assert_array_equal(again(test), result.model(test))
 
 
 def test_turning_knobs_from_a_plain_recipe_gains_quality(model):

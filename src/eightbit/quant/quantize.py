@@ -69,9 +69,11 @@ class Stage:
     moments: Mapping[str, Moments]
     found: dict[tuple[str, Activations], QuantParams] = field(default_factory=dict, compare=False, repr=False)
     """Parameters by tensor and choice: a searched range is searched for once."""
+    made: dict[tuple[Any, ...], EncodedLayer] = field(default_factory=dict, compare=False, repr=False)
+    """Codes of layers by node, recipe and scale of the input: a layer is rounded once. They stay here when pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "model": to_bytes(self.model)}
+        return {**self.__dict__, "model": to_bytes(self.model), "made": {}}
 
     def __setstate__(self, held: dict[str, Any]) -> None:
         self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
@@ -131,7 +133,7 @@ def encoded(
     staged: Stage, placement: Placement, params: Mapping[str, QuantParams], recipe: Recipe
 ) -> dict[str, EncodedLayer]:
     """The codes that `recipe` gives the weights and biases of each layer of a placement."""
-    return _layers(staged.model, placement, params, recipe, staged.moments)
+    return _layers(staged.model, placement, params, recipe, staged.moments, staged.made)
 
 
 def placed(staged: Stage, recipe: Recipe) -> Placement:
@@ -282,8 +284,11 @@ def _layers(
     params: Mapping[str, QuantParams],
     recipe: Recipe,
     moments: Mapping[str, Moments],
+    known: dict[tuple[Any, ...], EncodedLayer] | None = None,
 ) -> dict[str, EncodedLayer]:
+    """The codes of each layer; `known` holds those made before, and is given the new ones."""
     encoded = {}
+    known = {} if known is None else known
     wanted = set(placement.layers)
     for node in model.graph:
         name = str(node.name)
@@ -294,15 +299,26 @@ def _layers(
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         assert weight is not None
         own = recipe.for_layer(name)
+        input_scale = None if source is None else np.float32(params[source].scale)
+        correct = own.bias_correction and node.op_type in TAKES_BIAS
+        key = (
+            name,
+            own.weights,
+            correct,
+            recipe.weights_only,
+            None if source is None else float(params[source].scale),
+        )
         try:
-            encoded[name] = encode_layer(
-                weight.astype(np.float32),
-                None if bias is None else bias.astype(np.float32).reshape(-1),
-                Layout.of(node),
-                input_scale=None if source is None else np.float32(params[source].scale),
-                recipe=own if node.op_type in TAKES_BIAS else replace(own, bias_correction=False),
-                moments=moments.get(name),
-            )
+            if key not in known:
+                known[key] = encode_layer(
+                    weight.astype(np.float32),
+                    None if bias is None else bias.astype(np.float32).reshape(-1),
+                    Layout.of(node),
+                    input_scale=input_scale,
+                    recipe=replace(own, bias_correction=correct),
+                    moments=moments.get(name),
+                )
         except QuantizationError as cause:
             raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
+        encoded[name] = known[key]
     return encoded

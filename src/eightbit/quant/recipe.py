@@ -119,11 +119,11 @@ class Activations:
 class Layer:
     """What single nodes get in place of the recipe's choice, as a value of `Recipe.overrides`; None leaves it.
 
-    `weights` are those of the node, if it has any. `activations` are those that it writes; for an input of the graph,
-    the pattern is the input's name.
+    `weights` are those of the node, if it has any; FLOAT leaves the node in float32. `activations` are those that it
+    writes; for an input of the graph, the pattern is the input's name.
     """
 
-    weights: Weights | None = None
+    weights: Weights | Keep | None = None
     activations: Activations | None = None
 
     def __post_init__(self) -> None:
@@ -239,7 +239,7 @@ class Recipe:
         correct = has_data if self.bias_correction is None else self.bias_correction
         overrides = {
             pattern: replace(choice, weights=settle(choice.weights))
-            if isinstance(choice, Layer) and choice.weights
+            if isinstance(choice, Layer) and isinstance(choice.weights, Weights)
             else choice
             for pattern, choice in self.overrides.items()
         }
@@ -265,12 +265,13 @@ class Recipe:
 
     def keeps_float(self, node_name: str) -> bool:
         """Whether an override leaves this node in float."""
-        return self._override(node_name) is FLOAT
+        choice = self._override(node_name)
+        return choice is FLOAT or (isinstance(choice, Layer) and choice.weights is FLOAT)
 
     def for_layer(self, node_name: str) -> Recipe:
         """The recipe with the weights that its overrides choose for this node."""
         choice = self._override(node_name)
-        if not isinstance(choice, Layer) or choice.weights is None:
+        if not isinstance(choice, Layer) or not isinstance(choice.weights, Weights):
             return self
         return replace(self, weights=choice.weights)
 
@@ -286,5 +287,5 @@ class Recipe:
     def _all_weights(self) -> Iterator[Weights]:
         yield self.weights
         for choice in self.overrides.values():
-            if isinstance(choice, Layer) and choice.weights:
+            if isinstance(choice, Layer) and isinstance(choice.weights, Weights):
                 yield choice.weights

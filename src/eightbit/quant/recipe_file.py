@@ -98,7 +98,7 @@ def _arguments(kind: type, table: Any, where: str) -> dict[str, Any]:
 
 
 def _value(kind: type, key: str, value: Any) -> Any:
-    if key == "activations" and value == FLOAT.value:
+    if (kind, key) in ((Recipe, "activations"), (Layer, "weights")) and value == FLOAT.value:
         return FLOAT
     if key in _TABLES and kind in (Recipe, Layer):
         return _TABLES[key](**_arguments(_TABLES[key], value, f"[{key}]"))

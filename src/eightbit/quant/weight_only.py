@@ -21,7 +21,7 @@ def place_weights(
     MatMul whose weight is no matrix.
     """
     floats = {
-        pattern: choice if choice is FLOAT else Layer(Weights())
+        pattern: FLOAT if choice is FLOAT or choice.weights is FLOAT else Layer(Weights())
         for pattern, choice in recipe.overrides.items()
     }
     bare = replace(

@@ -6,6 +6,8 @@ size, up to the last step. Source: Shoham and Gersho 1988, "Efficient bit alloca
 quantizers".
 
 Only widths that a file stores as such count as fewer bits: codes of 3 bits take 4 in it, and codes of 5 to 7 take 8.
+Sixteen bits, for activations or weights, are spent only where eight are not enough, because integer kernels do not take
+them (`upgrades`); float is the last resort.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from eightbit.errors import QuantizationError
 from eightbit.quant.recipe import FLOAT, Keep, Layer, Recipe
 from eightbit.tuning.probes import Kind
 from eightbit.tuning.sensitivity import Sensitive, Sensitivity
@@ -37,11 +38,10 @@ class Plan:
         overrides: dict[str, Keep | Layer] = dict(base.overrides)
         for name in [*self.weights, *(n for n in sorted(self.wide) if n not in self.weights)]:
             bits = self.weights.get(name, base.weights.bits)
-            weights = None if bits == base.weights.bits else replace(base.weights, bits=bits)
+            own = None if bits == base.weights.bits else replace(base.weights, bits=bits)
+            weights = FLOAT if name in self.floats else own
             activations = replace(base.codes, bits=WIDE) if name in self.wide else None
-            if name in self.floats:
-                overrides[_literal(name)] = FLOAT
-            elif weights is not None or activations is not None:
+            if weights is not None or activations is not None:
                 overrides[_literal(name)] = Layer(weights=weights, activations=activations)
         return replace(base, overrides=overrides)
 
@@ -86,42 +86,50 @@ def _steps(s: Sensitive) -> Iterator[tuple[float, str, int, int, int]]:
         at = best
 
 
-def upgrades(found: Sensitivity, readers: Mapping[str, float]) -> tuple[str, ...]:
-    """The activations in the order in which 16 bits for them pay: noise saved by the work that leaves the fast kernels.
+def upgrades(
+    found: Sensitivity, start: Plan, touched: Mapping[str, frozenset[str]], spare: float
+) -> tuple[Plan, ...]:
+    """`start`, and what comes of it one step after another: 16 bits for an activation or a layer's weights, then float.
 
-    `readers` has the share of the network's multiplications that each node's output meets; every step also counts
-    as a hundredth of the network, so that small layers do not come first for next to nothing. Empty for a recipe whose
-    activations cannot have 16 bits.
+    Each step is the one that saves most noise for what it costs, as long as its weights fit in `spare` bits. The cost
+    is the share of the network's multiplications that leave the integer kernels by it, plus that of the weights which
+    double, plus a hundredth, so that small tensors do not come first for next to nothing. `touched` names the layers
+    that read or write the tensor of each node: a layer beside one wide tensor is slow already, so the next one is free.
     """
-    if not _can_be_wide(found.recipe):
-        return ()
-    total = sum(s.noise[8] for s in found.sources) or 1.0
+    macs = sum(s.macs for s in found.weights) or 1
+    count = sum(s.count for s in found.weights)
+    share = {s.node: s.macs / macs for s in found.weights}
+    slow: set[str] = set()
+    plans, left = [start], list(found.sources)
 
-    def gain(s: Sensitive) -> float:
-        return (s.noise[8] - s.noise[WIDE]) / total / (0.01 + readers.get(s.node, 0.0))
+    def layers(s: Sensitive) -> frozenset[str]:
+        return frozenset({s.node}) if s.kind is Kind.WEIGHTS else touched.get(s.node, frozenset())
 
-    ranked = sorted(found.activations, key=lambda s: (-gain(s), s.node))
-    return tuple(s.node for s in ranked if s.kind is Kind.ACTIVATIONS)
+    def worth(s: Sensitive) -> float:
+        now, size = (start.weights[s.node], s.count / count) if s.kind is Kind.WEIGHTS else (8, 0.0)
+        cost = 0.01 + size + sum(share[name] for name in layers(s) - slow)
+        return (s.noise[now] - s.noise[WIDE]) / cost
 
-
-def left_in_float(found: Sensitivity, plan: Plan, spare: float) -> tuple[str, ...]:
-    """The layers in the order in which float weights for them pay, noise by weight, as long as `spare` bits last."""
-    ranked = sorted(found.weights, key=lambda s: (-s.noise[plan.weights[s.node]] / s.count, s.node))
-    chosen = []
-    for s in ranked:
-        cost = (FLOAT_BITS - plan.weights[s.node]) * s.count
-        if cost <= spare:
-            spare -= cost
-            chosen.append(s.node)
-    return tuple(chosen)
-
-
-def _can_be_wide(recipe: Recipe) -> bool:
-    try:
-        replace(recipe.codes, bits=WIDE)
-    except QuantizationError:
-        return False
-    return True
+    while left:
+        best = max(left, key=lambda s: (worth(s), s.kind.value, s.node))
+        left.remove(best)
+        last = plans[-1]
+        if best.kind is Kind.WEIGHTS:
+            bits = (WIDE - start.weights[best.node]) * best.count
+            if bits > spare:
+                continue
+            spare -= bits
+            plans.append(replace(last, weights={**last.weights, best.node: WIDE}))
+        else:
+            plans.append(replace(last, wide=last.wide | {best.node}))
+        slow |= layers(best)
+    for s in sorted(found.weights, key=lambda s: (-s.noise[WIDE] / s.count, s.node)):
+        last = plans[-1]
+        bits = (FLOAT_BITS - last.weights[s.node]) * s.count
+        if bits <= spare:
+            spare -= bits
+            plans.append(replace(last, floats=last.floats | {s.node}))
+    return tuple(plans)
 
 
 def _literal(name: str) -> str:

@@ -6,20 +6,22 @@ The search has four steps, each of which tries whole recipes on real data and le
    equalized channels. The best goes on.
 2. *Sensitivity* of its weights and activations (`sensitivity`), which predicts the noise of every plan.
 3. *Weights*: the plan with the least predicted noise for the bytes that the budget allows (`allocation`).
-4. *Activations*: 16 bits where they pay most, one after another; the least number of steps that meets the budget is
-   found by section, because quality grows with the steps. If all of them are not enough, layers go back to float
-   where that pays most, as far as the budget for bytes allows. Where it leaves size free, the least mean number of bits
-   is found in the same way.
+4. *Sixteen bits* for activations and weights where they pay most, one after another, and float for the last ones, as
+   far as the budget for bytes allows; the least number of steps whose quality is what was asked for is found by
+   section, because quality grows with the steps. Where the budget leaves size free, the least mean number of bits is
+   found in the same way.
 
 Predictions only choose what is tried: everything a result says was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import cpu_count
 from typing import Any
+
+import onnx_ir as ir
 
 from eightbit.comparison import measure
 from eightbit.errors import CalibrationError
@@ -28,6 +30,7 @@ from eightbit.graph.save import file_bytes
 from eightbit.model import Model, load
 from eightbit.quant.calibrate import Progress
 from eightbit.quant.calibrators import MSE
+from eightbit.quant.placement import CLAMPS, MOVES
 from eightbit.quant.quantize import Stage
 from eightbit.quant.recipe import Recipe
 from eightbit.tuning.allocation import (
@@ -35,7 +38,6 @@ from eightbit.tuning.allocation import (
     STORED,
     Plan,
     allocate,
-    left_in_float,
     mean_bits,
     uniform,
     upgrades,
@@ -127,7 +129,7 @@ class _Search:
 
     def run(self, recipe: Recipe, held_out: Any) -> Tuned:
         ladder = self._attempt([*knobs(recipe)])
-        base = max(ladder, key=lambda t: t.quality).recipe
+        base = max(ladder, key=lambda t: t.sqnr_db).recipe  # agreement on some hundred samples is too coarse
         staged = self.job.stage(base)
         found = measured(staged, chosen_samples(self.job.model, self.job.calibration, SAMPLES))
         self.job = replace(self.job, staged=staged, made=[])
@@ -143,21 +145,16 @@ class _Search:
     def _chosen(self, base: Recipe, found: Sensitivity, staged: Stage) -> Trial:
         limit = self._bits_allowed(found)
         start = allocate(found, limit)
-        steps = upgrades(found, readers_of(staged, found))
-        floats = left_in_float(found, start, self._spare_bits(found, start)) if self._asks_quality() else ()
-        plans = [Plan(start.weights, frozenset(steps[:k])) for k in range(len(steps) + 1)]
-        best = self._least(plans, lambda p: p.recipe(base), "16 bits x {}")
-        if best is None and floats:
-            last = [replace(plans[-1], floats=frozenset(floats[:k])) for k in range(len(floats) + 1)]
-            best, plans = self._least(last, lambda p: p.recipe(base), "float x {}"), last
-        free_size = self.target.size is None and self.target.bits is None
-        if best is not None and free_size:
-            wide = plans[best[0]].wide
+        plans = upgrades(found, start, touched_by(staged, found), self._spare_bits(found, start))
+        best = self._least(plans, base, "steps to 16 bits x {}")
+        if best is not None and self.target.size is None and self.target.bits is None:
+            known = plans[best[0]]
+            fine = {name: bits for name, bits in known.weights.items() if bits > STORED[-1]}
             grid = [STORED[0] + 0.25 * i for i in range(4 * (STORED[-1] - STORED[0]) + 1)]
-            narrow = [Plan(allocate(found, b).weights, wide) for b in grid]
-            best = self._least(narrow, lambda p: p.recipe(base), "bits {}") or best
+            narrow = [replace(known, weights={**allocate(found, b).weights, **fine}) for b in grid]
+            best = self._least(narrow, base, "bits {}") or best
         self._draw_front(base, found, limit)
-        return best[1] if best is not None else self._nearest()
+        return best[1] if best is not None and not self.target.misses(best[1]) else self._nearest()
 
     def _bits_allowed(self, found: Sensitivity) -> float:
         """The mean bits a weight that the budget for bytes leaves."""
@@ -171,9 +168,6 @@ class _Search:
             limit = min(limit, STORED[-1] + 8 * spare / total)
         return max(limit, float(STORED[0]))
 
-    def _asks_quality(self) -> bool:
-        return self.target.drop is not None or self.target.agreement is not None
-
     def _spare_bits(self, found: Sensitivity, plan: Plan) -> float:
         """Bits that the budget leaves beside those of a plan's weights; 0.3 % are kept for names."""
         total = sum(s.count for s in found.weights)
@@ -186,27 +180,28 @@ class _Search:
             limits.append(0.997 * self.target.size * self.job.float_bytes * 8 - rest)
         return min(limits) - used
 
-    def _least(
-        self, plans: Sequence[Plan], recipe_of: Callable[[Plan], Recipe], name: str
-    ) -> tuple[int, Trial] | None:
-        """The first of `plans`, whose quality grows, that meets the budget, and its trial; None if the last does not.
+    def _least(self, plans: Sequence[Plan], base: Recipe, name: str) -> tuple[int, Trial] | None:
+        """The first of `plans`, whose quality grows, that has the quality asked for, and its trial; None if none has.
 
-        The places between a plan that fails and one that does not are cut into as many parts as there are workers,
-        plus one.
+        It is also the smallest and the fastest of those that have it. The places between a plan that fails and one
+        that does not are cut into as many parts as there are workers, plus one.
         """
-        first = self._attempt([(recipe_of(plans[0]), name.format(0))])[0]
-        if not self.target.misses(first):
+
+        def attempt(places: Sequence[int]) -> list[Trial]:
+            return self._attempt([(plans[i].recipe(base), name.format(i)) for i in places])
+
+        first = attempt([0])[0]
+        if not self.target.lacks(first):
             return 0, first
-        last = self._attempt([(recipe_of(plans[-1]), name.format(len(plans) - 1))])[0]
-        if self.target.misses(last):
+        last = attempt([len(plans) - 1])[0] if len(plans) > 1 else first
+        if self.target.lacks(last):
             return None
         low, high, best = 0, len(plans) - 1, last
         while high - low > 1:
             parts = min(self.pool.count + 1, high - low)
             places = [low + (high - low) * i // parts for i in range(1, parts)]
-            tried = self._attempt([(recipe_of(plans[i]), name.format(i)) for i in places])
-            for place, trial in zip(places, tried, strict=True):
-                if not self.target.misses(trial):
+            for place, trial in zip(places, attempt(places), strict=True):
+                if not self.target.lacks(trial):
                     high, best = place, trial
                     break
                 low = place
@@ -239,14 +234,28 @@ class _Search:
         return measure(self.model, self.job.quantized(recipe), sample, rounds=ROUNDS, seconds=2.0).ratio
 
 
-def readers_of(staged: Stage, found: Sensitivity) -> dict[str, float]:
-    """The share of the network's multiplications that read what each node writes, by the node's name."""
-    macs = {s.node: s.macs for s in found.weights}
-    total = sum(macs.values()) or 1
-    shares: dict[str, float] = {}
-    for node in reversed(list(staged.model.graph)):
-        read = sum(macs.get(str(use.node.name), 0) for out in node.outputs for use in out.uses())
-        shares[str(node.name)] = read / total
-    for value in staged.model.graph.inputs:
-        shares[str(value.name)] = sum(macs.get(str(use.node.name), 0) for use in value.uses()) / total
-    return shares
+def touched_by(staged: Stage, found: Sensitivity) -> dict[str, frozenset[str]]:
+    """The layers that write or read the tensor of each node (or graph input), by the node's name.
+
+    Codes pass through moves, and the clamp that a layer's saturation replaces is written by the layer.
+    """
+    layers = {s.node for s in found.weights}
+    ahead: dict[ir.Value, frozenset[str]] = {}
+    touched: dict[str, frozenset[str]] = {}
+    graph = staged.model.graph
+
+    def readers(value: ir.Value) -> frozenset[str]:
+        names: set[str] = set()
+        for node in (use.node for use in value.uses()):
+            names |= {str(node.name)} & layers
+            if node.op_type in MOVES:
+                names |= ahead[node.outputs[0]]
+        return frozenset(names)
+
+    for node in reversed(list(graph)):
+        for out in node.outputs:
+            ahead[out] = readers(out)
+        before = node.inputs[0].producer() if node.op_type in CLAMPS and node.inputs[0] is not None else None
+        writers = {str(n.name) for n in (node, before) if n is not None} & layers
+        touched[str(node.name)] = ahead[node.outputs[0]] | writers
+    return touched | {str(value.name): readers(value) for value in graph.inputs}

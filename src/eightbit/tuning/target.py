@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,30 @@ class Target:
             if not lo <= value <= hi:
                 raise QuantizationError(f"Target({name}={value}): it must lie in [{lo}, {hi}]")
 
+    def lacks(self, trial: Trial) -> tuple[str, ...]:
+        """What a trial lacks in quality, in words: `drop` and `agreement`."""
+        found = _above("drop", trial.drop, self.drop)
+        if self.agreement is not None and trial.agreement < self.agreement - 1e-12:
+            found += (f"agreement {trial.agreement:.4g}, wanted >= {self.agreement:g}",)
+        return found
+
     def misses(self, trial: Trial) -> tuple[str, ...]:
         """What of the budget a trial breaks, in words; empty if it meets all of it."""
-        found = []
-        for name, limit in (
-            ("drop", self.drop),
-            ("size", self.size),
-            ("latency", self.latency),
-            ("bits", self.bits),
-        ):
-            value = getattr(trial, name)
-            if limit is not None and (value is None or value > limit + 1e-12):
-                found.append(f"{name} {'unknown' if value is None else f'{value:.4g}'}, wanted <= {limit:g}")
-        if self.agreement is not None and trial.agreement < self.agreement - 1e-12:
-            found.append(f"agreement {trial.agreement:.4g}, wanted >= {self.agreement:g}")
-        return tuple(found)
+        costs = (
+            _above(name, getattr(trial, name), getattr(self, name)) for name in ("size", "latency", "bits")
+        )
+        return self.lacks(trial) + tuple(chain.from_iterable(costs))
 
     def __str__(self) -> str:
         signs = {"agreement": ">="}
         given = ((f.name, getattr(self, f.name)) for f in fields(self))
         return ", ".join(f"{name} {signs.get(name, '<=')} {v:g}" for name, v in given if v is not None)
+
+
+def _above(name: str, value: float | None, limit: float | None) -> tuple[str, ...]:
+    if limit is None or (value is not None and value <= limit + 1e-12):
+        return ()
+    return (f"{name} {'unknown' if value is None else f'{value:.4g}'}, wanted <= {limit:g}",)
 
 
 @dataclass(frozen=True)
