@@ -100,6 +100,19 @@ def test_inputs_that_are_always_zero_do_no_harm():
     np.testing.assert_array_equal(all_dead, Nearest().codes(rows, scale, INT4))
 
 
+@pytest.mark.parametrize("fine", [False, True], ids=["a scale a row", "a scale an input"])
+def test_leaving_out_inputs_that_are_always_zero_changes_no_code(fine):
+    rows, scale, hessian = problem(groups=2, channels=3, inputs=15)
+    zero = [0, 3, 4, 11]  # as under padding: the same ones in every group
+    hessian[:, zero] = hessian[:, :, zero] = 0
+    hessian[0, 7] = hessian[0, :, 7] = 0  # and one that only the first group never sees
+    found = GPTQ().codes(rows, np.tile(scale, 15) if fine else scale, INT4, hessian)
+    for g in range(2):
+        for c in range(3):
+            wanted = gptq_by_definition(rows[g, c], float(scale[g, c, 0]), hessian[g], 0.01)
+            np.testing.assert_array_equal(found[g, c], wanted)
+
+
 def test_missing_moments_and_bad_settings_are_named():
     rows, scale, _ = problem()
     with pytest.raises(QuantizationError, match="looks at data; give the layer's moments"):

@@ -70,8 +70,8 @@ class Layout:
         if w is None:
             return x.reshape(1, -1, x.shape[-1]).transpose(0, 2, 1)
         batch, channels = x.shape[:2]
-        spatial = len(w.kernel)
-        x = np.pad(x, [(0, 0), (0, 0), *zip(w.pads[:spatial], w.pads[spatial:], strict=True)])
+        if any(w.pads):
+            x = _padded(x, w.pads)
         spans = [(k - 1) * d + 1 for k, d in zip(w.kernel, w.dilations, strict=True)]
         strides = w.strides
         out = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, strides, strict=True)]
@@ -86,6 +86,16 @@ class Layout:
             columns[:, :, tap] = x[(slice(None), slice(None), *window)]
         columns = columns.reshape(batch, w.groups, -1, int(np.prod(out)))
         return np.moveaxis(columns, 0, 2).reshape(w.groups, columns.shape[2], -1)
+
+
+def _padded(x: NDArray[np.float32], pads: tuple[int, ...]) -> NDArray[np.float32]:
+    """`x` with zeros around its spatial axes; `np.pad` takes ten times as long over a small picture."""
+    befores, afters = pads[: len(pads) // 2], pads[len(pads) // 2 :]
+    sides = [n + b + a for n, b, a in zip(x.shape[2:], befores, afters, strict=True)]
+    wide = np.zeros((*x.shape[:2], *sides), x.dtype)
+    inside = tuple(slice(b, b + n) for n, b in zip(x.shape[2:], befores, strict=True))
+    wide[(slice(None), slice(None), *inside)] = x
+    return wide
 
 
 def _every(counts: list[int], at_most: int) -> int:

@@ -8,7 +8,7 @@ weights can make up for one another. Chapter 4 derives both methods.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,19 @@ class GPTQ:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
         groups, channels, inputs = rows.shape
-        order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
+        energy = np.einsum("gkk->gk", hessian)
+        seen = np.flatnonzero(energy.any(axis=0))
+        if (
+            len(seen) < inputs
+        ):  # the others are always zero, as under padding: they matter to nothing, any code will do
+            result = Nearest().codes(rows, scale, itype)
+            if len(seen):
+                kept = replace(self, damping=self.damping * len(seen) / inputs)  # of the mean over all inputs
+                steps = scale[..., seen] if _width(scale) == inputs else scale
+                part = hessian[:, seen[:, None], seen]
+                result[..., seen] = kept.codes(rows[..., seen], steps, itype, part)
+            return result
+        order = np.argsort(-energy, axis=1, kind="stable")
         factor = self._factor(hessian, order)
 
         def turned(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -107,16 +119,19 @@ class GPTQ:
         return _upper_inverse(lower[:, ::-1, ::-1])
 
 
-def _upper_inverse(upper: NDArray[np.floating]) -> NDArray[np.floating]:
+def _upper_inverse(
+    upper: NDArray[np.floating], into: NDArray[np.floating] | None = None
+) -> NDArray[np.floating]:
     """The inverse of upper triangular matrices (G, K, K), by halves; a general solver would do six times the work."""
+    inverse = np.zeros_like(upper) if into is None else into
     size = upper.shape[1]
     if size <= 64:
-        return np.linalg.inv(upper)
+        inverse[:] = np.linalg.inv(upper)
+        return inverse
     half = size // 2
-    first, last = _upper_inverse(upper[:, :half, :half]), _upper_inverse(upper[:, half:, half:])
-    inverse = np.zeros_like(upper)
-    inverse[:, :half, :half], inverse[:, half:, half:] = first, last
-    inverse[:, :half, half:] = -first @ (upper[:, :half, half:] @ last)
+    first = _upper_inverse(upper[:, :half, :half], inverse[:, :half, :half])
+    last = _upper_inverse(upper[:, half:, half:], inverse[:, half:, half:])
+    np.matmul(-first, upper[:, :half, half:] @ last, out=inverse[:, :half, half:])
     return inverse
 
 
