@@ -139,12 +139,22 @@ def test_text_html_and_json(model, q, x, labels):
     assert len(found["layers"]) == len(report.layers)
 
 
+def test_ranges_that_are_found_anew_are_those_of_single_samples(model, x):
+    dynamic = eb.quantize(
+        model, None, eb.Recipe(activations=eb.Activations(dynamic=True), bias_correction=False)
+    )
+    apart = np.concatenate([dynamic(row[None]) for row in x])
+    assert not np.array_equal(apart, dynamic(x))  # the range of a batch is another one
+    found = eb.compare(model, dynamic, x)
+    assert found.outputs[0].sqnr_db == pytest.approx(sqnr_db(model(x), apart), abs=1e-3)
+
+
 def test_progress_is_told_of_both_passes(model, q, x):
     seen = []
     eb.compare(model, q, x, progress=lambda stage, done: seen.append((stage, done)))
-    assert seen == [("compare", i + 1) for i in range(100)] + [
-        ("layers", i + 1) for i in range(LAYER_SAMPLES)
-    ]
+    told = [done for stage, done in seen if stage == "compare"]
+    assert told == sorted(told) and told[-1] == 100 and len(told) > 1
+    assert seen[len(told) :] == [("layers", i + 1) for i in range(LAYER_SAMPLES)]
 
 
 def test_latency_only_on_request(model, q, x):

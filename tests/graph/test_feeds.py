@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eightbit.errors import CalibrationError
-from eightbit.graph.feeds import TensorSpec, batches, feed, samples
+from eightbit.graph.feeds import TensorSpec, batches, feed, samples, side_by_side
 
 F32, I64 = np.dtype("float32"), np.dtype("int64")
 ONE = (TensorSpec("x", F32, (None, 3)),)
@@ -129,3 +129,28 @@ def test_an_input_without_the_batch_axis_goes_with_every_sample() -> None:
     spec = (TensorSpec("x", F32, (None, 3)), TensorSpec("bias", F32, (1, 3)))
     got = list(samples({"x": arange(2), "bias": np.ones((1, 3), F32)}, spec, CalibrationError))
     assert [(s["x"].shape, s["bias"].shape) for s in got] == [((1, 3), (1, 3))] * 2
+
+
+@given(lengths=st.lists(st.integers(1, 3), min_size=1, max_size=12), size=st.integers(1, 5))
+def test_samples_lie_side_by_side_as_long_as_their_shapes_agree(lengths: list[int], size: int) -> None:
+    data = [{"ids": np.full((1, n), i, I64), "mask": np.ones((1, n), F32)} for i, n in enumerate(lengths)]
+    got = list(side_by_side(samples(data, TWO, CalibrationError), TWO, size))
+    assert [int(row[0]) for batch in got for row in batch["ids"]] == list(range(len(lengths)))
+    assert max(len(batch["ids"]) for batch in got) <= size
+    for batch, later in zip(
+        got, got[1:], strict=False
+    ):  # a batch ends where it is full or a new shape begins
+        assert len(batch["ids"]) == size or batch["ids"].shape[1] != later["ids"].shape[1]
+
+
+@pytest.mark.parametrize("spec", [(TensorSpec("x", F32, (2, 3)),), (TensorSpec("x", F32, ()),)])
+def test_samples_of_a_fixed_size_pass_as_they_are(spec: tuple[TensorSpec, ...]) -> None:
+    given_ones = [{"x": np.zeros(spec[0].shape, F32)} for _ in range(3)]
+    assert list(side_by_side(given_ones, spec, 4)) == given_ones
+
+
+def test_samples_that_share_no_whole_input_stay_apart() -> None:
+    spec = (TensorSpec("x", F32, (None, 3)), TensorSpec("bias", F32, (1, 3)))
+    data = [{"x": arange(2), "bias": np.full((1, 3), i, F32)} for i in range(2)]
+    got = list(side_by_side(samples(data, spec, CalibrationError), spec, 4))
+    assert [(len(b["x"]), float(b["bias"][0, 0])) for b in got] == [(2, 0.0), (2, 1.0)]

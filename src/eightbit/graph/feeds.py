@@ -129,6 +129,30 @@ def samples(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
         )
 
 
+def side_by_side(stream: Iterable[Feeds], specs: Sequence[TensorSpec], size: int) -> Iterator[Feeds]:
+    """Joins consecutive samples of `samples` into batches of at most `size`; samples of other shapes begin a new one.
+
+    Where the model fixes its batch axis, or has none, the samples pass as they are.
+    """
+    batched = _batched(specs)
+    if not batched or any(s.shape[0] is not None for s in specs if s.name in batched):
+        yield from stream
+        return
+    held: list[Feeds] = []
+    for sample in stream:
+        if held and (len(held) == size or not _fits(held[0], sample, batched)):
+            yield _joined(held, batched)
+            held = []
+        held.append(sample)
+    if held:
+        yield _joined(held, batched)
+
+
+def _fits(first: Feeds, sample: Feeds, batched: frozenset[str]) -> bool:
+    """Whether two samples can lie in one batch: equal shapes, and inputs without a batch axis shared by both."""
+    return all(a.shape == first[n].shape if n in batched else a is first[n] for n, a in sample.items())
+
+
 def _batched(specs: Sequence[TensorSpec]) -> frozenset[str]:
     ranked = [s for s in specs if s.shape]
     free = [s.name for s in ranked if s.shape[0] is None]
