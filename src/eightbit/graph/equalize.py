@@ -19,6 +19,12 @@ from 0 to b (ReLU6) does not: min(s x, b) = s min(x, b) holds only where nothing
 most from the largest value seen to b, and a new input that goes further would be cut. Those groups are left alone: on
 EfficientNet-Lite0 such cuts cost 0.9 dB even with fourfold room above the largest value seen, and nothing was gained in
 front of depthwise layers alone.
+
+The same paper's absorption of high biases is left out, because it does not help where ranges are asymmetric and
+calibrated. It hands what a channel never falls below on to the next bias: a hundredth of the channels behind a ReLU6 of
+EfficientNet-Lite0 stay above zero at all. Channels without a clamp can be centred in the same way; that shortens their
+ranges by a tenth and changes the logits' SQNR from 23.88 to 23.90 dB, and from 23.84 to 23.17 dB where channels were
+equalized (24 crops of photographs, tested on 100).
 Source: Nagel et al. 2019, arXiv 1906.04721, section 4.1 (positive scaling equivariance, equations 4 to 6).
 """
 
