@@ -121,3 +121,23 @@ def test_tables_and_products_that_leave_as_float_count_as_integers():
         assert (row.name, row.dtype, row.shape, row.channels) == ("words", "int8", (300, 32), 300)
         assert found.bytes["codes of weights"] == words.size + w.size
         assert found.bytes["scales and zero points"] >= 4 * 300
+
+
+def test_weights_of_dynamic_layers_are_listed():
+    recipe = eb.Recipe(activations=eb.Activations(dynamic=True))
+    q = eb.quantize(eb.load(small_net()), images(16), recipe)
+    (row,) = [t for t in eb.inspect(q).tensors if t.kind == "weight"]
+    assert (row.name, row.dtype, row.bits, row.shape) == ("w3", "int8", 8, (8, 5))
+    assert row.channels == 5 and row.scale[0] < row.scale[1]
+
+
+def test_layers_beside_sixteen_bits_are_warned_of():
+    """Three layers: the stem writes the wide tensor, the body reads it; the classifier has nothing to do with it."""
+    wide = eb.Layer(activations=eb.Activations(bits=16))
+    q = eb.quantize(eb.load(small_net()), images(16), eb.Recipe(overrides={"stem": wide}))
+    (warning,) = [w for w in eb.inspect(q).warnings if "16 bits" in w]
+    assert warning.startswith("'stem', 'body' reads or writes codes of 16 bits")
+    assert eb.inspect(q).islands == ()
+    wide_weights = eb.Recipe(overrides={"classifier": eb.Layer(weights=eb.Weights(bits=16))})
+    q = eb.quantize(eb.load(small_net()), images(16), wide_weights)
+    assert any(w.startswith("'classifier' reads") for w in eb.inspect(q).warnings)

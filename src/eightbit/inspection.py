@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.graph.model import constant, dims, is_op
+from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.processor import cpu_flags, pairs_saturate
 from eightbit.graph.save import file_bytes
@@ -25,7 +25,7 @@ from eightbit.model import open as open_quantized
 from eightbit.quant.placement import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.tables import Table, shape_text
 from eightbit.target.dynamic import dynamic_layers
-from eightbit.target.program import GemmToFloat, MatMulToFloat
+from eightbit.target.program import DynamicGemm, GemmToFloat, MatMulToFloat
 from eightbit.target.tables import embeddings
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")
@@ -177,6 +177,7 @@ def _on_codes(node: ir.Node) -> bool:
 def _tensors(model: ir.Model) -> Iterator[TensorRow]:
     seen = set()
     widths = packed_widths(model)
+    dynamic = {op.name: op for op in dynamic_layers(model)[0] if isinstance(op, DynamicGemm)}
     value: ir.Value | None
     source: ir.Value | None
     for node in model.graph:
@@ -187,12 +188,19 @@ def _tensors(model: ir.Model) -> Iterator[TensorRow]:
             value, source = node.inputs[0], None
         elif table is not None:
             value, source = table.constants[0], None
+        elif node.name in dynamic:
+            value, source = node.inputs[1], None
         else:
             continue
         if value is None or value.name in seen:
             continue
         seen.add(value.name)
-        row = _row(node, value, source) if table is None else _table_row(table)
+        if table is not None:
+            row = _table_row(table)
+        elif node.name in dynamic:
+            row = _dynamic_row(dynamic[str(node.name)], value)
+        else:
+            row = _row(node, value, source)
         yield replace(row, bits=widths.get(str(value.name), row.bits))
 
 
@@ -206,6 +214,20 @@ def _table_row(table: CodeTable) -> TensorRow:
         shape=table.codes.shape,
         channels=len(table.scale),
         scale=(float(table.scale.min()), float(table.scale.max())),
+        zero_point=0,
+    )
+
+
+def _dynamic_row(op: DynamicGemm, weight: ir.Value) -> TensorRow:
+    return TensorRow(
+        name=str(weight.name).removesuffix("_q"),
+        kind="weight",
+        op="constant",
+        dtype=str(op.weight.dtype),
+        bits=8,
+        shape=op.weight.shape,
+        channels=1 if (op.weight_scale == op.weight_scale[0]).all() else len(op.weight_scale),
+        scale=(float(op.weight_scale.min()), float(op.weight_scale.max())),
         zero_point=0,
     )
 
@@ -297,9 +319,23 @@ def _warnings(
     ]
     if wide:
         yield f"the channel scales of {_some(wide)} span more than a million; look for channels that training left dead"
+    slow = [str(n.name) for n in model.graph if n.op_type in LAYERS and _touches_wide(n)]
+    if slow:
+        yield (
+            f"{_some(slow)} reads or writes codes of 16 bits: ONNX Runtime has no integer kernels for them "
+            "and computes it in float32"
+        )
     layers = [i.name for i in islands if i.op in ("Conv", "Gemm", "MatMul")]
     if layers:
         yield f"{_some(layers)} multiplies in float; its weights take four bytes each and no integer kernel runs"
+
+
+def _touches_wide(node: ir.Node) -> bool:
+    """Whether a layer's weight, an input or its output are codes of 16 bits."""
+    borders = [v.producer() for v in node.inputs[:2] if v is not None]
+    borders += [use.node for out in node.outputs for use in out.uses()]
+    zeros = [constant(input_at(n, 2)) for n in borders if n is not None and is_op(n, *BORDERS)]
+    return any(z is not None and z.dtype.itemsize == 2 for z in zeros)
 
 
 def _some(names: list[str], most: int = 3) -> str:
