@@ -137,9 +137,7 @@ def test_samples_lie_side_by_side_as_long_as_their_shapes_agree(lengths: list[in
     got = list(side_by_side(samples(data, TWO, CalibrationError), TWO, size))
     assert [int(row[0]) for batch in got for row in batch["ids"]] == list(range(len(lengths)))
     assert max(len(batch["ids"]) for batch in got) <= size
-    for batch, later in zip(
-        got, got[1:], strict=False
-    ):  # a batch ends where it is full or a new shape begins
+    for batch, later in itertools.pairwise(got):  # a batch ends where it is full or a new shape begins
         assert len(batch["ids"]) == size or batch["ids"].shape[1] != later["ids"].shape[1]
 
 
