@@ -24,6 +24,11 @@ def tags(cell: Cell) -> set[str]:
     return set(cell["metadata"].get("tags", []))
 
 
+def code_lines(cell: Cell) -> list[str]:
+    """The lines of a cell that are neither blank nor a comment."""
+    return [line for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
 def draws(cell: Cell) -> bool:
     """Whether an output of the cell is a picture."""
     return any(kind.startswith("image/") for output in cell["outputs"] for kind in output.get("data", {}))

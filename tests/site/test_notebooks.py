@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.site.notebooks import faults
+from tests.site.notebooks import code_lines, faults, tags
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "book").rglob("*.ipynb"))
@@ -25,6 +25,29 @@ def test_every_chapter_is_in_the_contents_in_order():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = re.findall(r"book/\d\d[a-z]?_\w+", json.dumps(contents))
     assert listed == [f"book/{path.stem}" for path in CHAPTERS]
+
+
+TUTORIAL_LINES = 68
+"""Code lines of the program that tutorials print: ResNet-50 in TensorFlow with a new head, trained, quantized by two
+functions that no library has, evaluated by two that it does not define. Ours runs, and must not be longer."""
+
+
+@pytest.mark.parametrize("stem", ["08a_resnet50_tensorflow", "08b_resnet50_pytorch"])
+def test_the_whole_program_is_one_cell_no_longer_than_what_tutorials_print(stem: str):
+    cells = json.loads((ROOT / "book" / f"{stem}.ipynb").read_text())["cells"]
+    (program,) = (cell for cell in cells if "whole-program" in tags(cell))
+    assert "hide-input" not in tags(program)
+    lines = code_lines(program)
+    for step in ("datasets.", "zoo.load", "eb.load(", "eb.quantize(", "eb.compare(", "assert "):
+        assert any(step in line for line in lines), step
+    assert len(lines) <= TUTORIAL_LINES
+
+
+def test_lines_of_code_are_counted_without_comments_and_blanks():
+    assert code_lines(code("# why\n\nx = 1  # one\n  \n    # no\nprint(x)\n", 1)) == [
+        "x = 1  # one",
+        "print(x)",
+    ]
 
 
 def code(text: str, count: int | None, *outputs: dict[str, Any], **metadata: Any) -> dict[str, Any]:
