@@ -1,5 +1,7 @@
 """What callers hand in becomes checked dicts of arrays, whatever its form, and bad input says why."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
