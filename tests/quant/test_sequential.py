@@ -10,7 +10,7 @@ from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.graph.run import FloatSession
 from eightbit.quant import sequential, walk
 from eightbit.quant.layout import Layout
-from eightbit.quant.moments import FLOOR, PATCHES, Moments
+from eightbit.quant.moments import FLOOR, PATCHES, SHRINK, Moments
 from eightbit.quant.recipe import FLOAT, PerGroup, Recipe, Weights
 from eightbit.quant.sequential import PULL, SCALES, sequential_layers
 from eightbit.quant.weights import encode_layer, steps_of
@@ -73,9 +73,11 @@ def one_by_one(model, data, recipe):
         target = rows
         if node.op_type != "MatMul":
             centred = seen - mean_seen[..., None]
-            unit = np.einsum("gii->g", moments.hessian)[:, None, None] / rows.shape[2] * np.eye(rows.shape[2])
-            h = np.einsum("gin,gjn->gij", centred, centred) + FLOOR * unit
-            c = np.einsum("gin,gjn->gij", x - mean[..., None], centred) + FLOOR * unit
+            floor = FLOOR * (seen**2).sum(axis=(1, 2)) / rows.shape[2]
+            floor += SHRINK * (centred**2).sum(axis=(1, 2)) / seen.shape[2]
+            unit = floor[:, None, None] * np.eye(rows.shape[2])
+            h = np.einsum("gin,gjn->gij", centred, centred) + unit
+            c = np.einsum("gin,gjn->gij", x - mean[..., None], centred) + unit
             pull = PULL * np.einsum("gii->g", h)[:, None, None] / rows.shape[2] * np.eye(rows.shape[2])
             target = rows @ (c + pull) @ np.linalg.inv(h + pull)
             shift = np.einsum("gck,gk->gc", rows, mean) - np.einsum("gck,gk->gc", target, mean_seen)

@@ -10,12 +10,14 @@ from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant
 from eightbit.graph.run import FloatSession
+from eightbit.quant import moments
 from eightbit.quant.layout import Layout
 from eightbit.quant.moments import PATCHES, Moments, layer_moments
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.recipe_file import parse_recipe
 from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+from eightbit.quant.sequential import SCALES
 from eightbit.quant.weights import encode_layer, steps_of
 from eightbit.target.program import FloatIsland
 from tests.graph.graphs import graph, normal
@@ -198,15 +200,37 @@ def test_centred_moments_are_those_of_what_lies_around_the_mean():
     next(iter(model.graph)).name = "c"
     layout = Layout.of(next(iter(model.graph)))
     constant = np.broadcast_to(DATA[:1, :, :1, :1], DATA.shape).copy()
-    for data, floor in ((DATA + 3, 1e-5), (constant, 1e-5)):
+    for data in (DATA + 3, constant):
         found = layer_moments(model, ("c",), data)["c"]
         x = layout.positions(data, thin=PATCHES).astype(np.float64)
         expected = (x - x.mean(axis=2, keepdims=True)) @ (x - x.mean(axis=2, keepdims=True)).transpose(
             0, 2, 1
         )
-        # Sums in float32 and the floor on the diagonal: parts of the moments around zero.
-        np.testing.assert_allclose(found.centred, expected, atol=2 * floor * np.abs(found.hessian).max())
+        # Half of K / N of the mean spread is added to every direction, for what few data do not say.
+        expected += 0.5 * np.einsum("gkk->g", expected)[:, None, None] / found.count * np.eye(x.shape[1])
+        # Sums in float32 and the floor of 1e-5 on the diagonal: parts of the moments around zero.
+        np.testing.assert_allclose(found.centred, expected, atol=2e-5 * np.abs(found.hessian).max())
         assert np.linalg.eigvalsh(found.centred).min() > 0
+
+
+def test_few_data_do_not_lead_rounding_astray(monkeypatch):
+    """40 positions for 96 inputs: what they do not span must not take up the errors of what they do."""
+    rng = np.random.default_rng(7)
+    weight, mixing = rng.normal(size=(32, 96)).astype(np.float32), rng.normal(size=(96, 96))
+    few, many = ((mixing @ rng.normal(size=(96, n))).astype(np.float32)[None] for n in (40, 4000))
+    recipe = Recipe(Weights(bits=4), FLOAT).settled(True)
+
+    def noise(recipe, moments, parts):
+        layer = encode_layer(
+            weight, None, Layout(0), input_scale=None, recipe=recipe, moments=moments, parts=parts
+        )
+        return float((((layer.weight * layer.scale[:, None] - weight) @ many[0]).var(axis=1)).sum())
+
+    nearest = noise(Recipe(Weights(bits=4, rounding=Nearest()), FLOAT, bias_correction=False), None, (1.0,))
+    assert noise(recipe, Moments.of(few), SCALES) < nearest
+    assert noise(recipe, Moments.of(many), SCALES) < 0.7 * nearest
+    monkeypatch.setattr(moments, "SHRINK", 0.0)
+    assert noise(recipe, Moments.of(few), SCALES) > nearest
 
 
 def test_with_few_bits_each_layer_makes_up_for_those_before_it(monkeypatch):

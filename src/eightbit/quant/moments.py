@@ -25,6 +25,13 @@ PATCHES = 8
 """Patches of a sample, for each input of the layer. With a hundred, weights alone came out the same within 0.3 dB."""
 FLOOR = 1e-5
 """A hundred times the relative error of a sum in float32."""
+SHRINK = 0.5
+"""How far few data are distrusted. Of N positions the spread in K directions is known to about K / N of its mean, and
+that much, times SHRINK, is added to every direction. Without it GPTQ pays out errors along directions that the data
+happen not to have: MiniLM with 4-bit weights and 16 sentences falls to a cosine of 0.84, below nearest (0.90), and
+comes to 0.97 with it; EfficientNet-Lite0 with 36 crops gains 0.9 dB. Anything from 0.3 to 1 does the same. Shrinkage
+towards a multiple of the identity: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance
+matrices."""
 ELEMENTS = 2**20
 """Patches of several samples go into one product until they hold so many numbers."""
 
@@ -65,16 +72,23 @@ class Moments:
     def centred(self) -> NDArray[np.float64]:
         """The sum of (x - mean)(x - mean)ᵀ, (G, K, K): what counts where the bias takes up the mean of the error.
 
-        FLOOR of the second moments' mean stays on the diagonal, so that it is positive definite for a constant input,
-        where the difference of two sums in float32 is nothing but their rounding.
+        With `floor` on its diagonal.
         """
         return self.hessian - self.total[:, :, None] * self.mean[:, None, :] + self.floor
 
     @property
     def floor(self) -> NDArray[np.float64]:
-        """What stays on the diagonal of `centred`, (G, K, K)."""
+        """What is added to the diagonal of `centred`, (G, K, K).
+
+        SHRINK of the mean spread, times K over the count of positions; and FLOOR of the second moments' mean, so that
+        `centred` is positive definite for a constant input, where the difference of two sums in float32 is nothing but
+        their rounding.
+        """
         inputs = self.hessian.shape[1]
-        return FLOOR * np.einsum("gkk->g", self.hessian)[:, None, None] / inputs * np.eye(inputs)
+        energy = np.einsum("gkk->g", self.hessian)
+        spread = np.maximum(energy - (self.total * self.mean).sum(axis=1), 0)
+        added = FLOOR * energy / inputs + SHRINK * spread / max(1, self.count)
+        return added[:, None, None] * np.eye(inputs)
 
 
 def layer_moments(
