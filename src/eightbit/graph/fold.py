@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from eightbit.graph import affine_layers, constants, naming, rows, run, shapes, spatial, transposes
+from eightbit.graph import affine_layers, attention, constants, naming, rows, run, shapes, spatial, transposes
 from eightbit.graph.onnx_file import COMMON_OPSET
 from eightbit.graph.quiet import silence
 
@@ -41,6 +41,7 @@ PASSES: tuple[Pass, ...] = (
     affine_layers.unshare_biases,
     rows.linear_to_gemm,
     rows.fold_score_scale,
+    attention.fold_attention_biases,
 )
 MAX_ROUNDS = 20  # each round removes or settles nodes; real models need two to four
 

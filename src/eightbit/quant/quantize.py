@@ -300,7 +300,9 @@ def _layers(
         assert weight is not None
         own = recipe.for_layer(name)
         input_scale = None if source is None else np.float32(params[source].scale)
-        correct = own.bias_correction and node.op_type in TAKES_BIAS
+        # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
+        free = bias is not None or node.op_type == "Conv"
+        correct = bool(own.bias_correction) and node.op_type in TAKES_BIAS and free
         key = (
             name,
             own.weights,
