@@ -14,13 +14,16 @@ Visit = Callable[..., Page]
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_runs_without_errors_and_draws_its_formulas(name: str, visit: Visit):
+def test_page_runs_without_errors_and_draws_its_formulas_and_diagrams(name: str, visit: Visit):
     page = visit(f"{name}.html")
     assert page.errors == []
     soup = BeautifulSoup(page.dom, "html.parser")
     formulas = soup.select("article .math")
     assert [tag.get_text()[:60] for tag in formulas if not tag.find("mjx-container")] == []
     assert soup.select("mjx-merror") == []
+    diagrams = soup.select("article pre.mermaid")
+    assert [tag.get_text()[:60] for tag in diagrams if not tag.find("svg")] == []
+    assert [tag for tag in diagrams if "Syntax error" in tag.get_text()] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
