@@ -1,5 +1,7 @@
 """The slow way to a sensitivity: quantize one source, run everything, and again for the next."""
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,14 +13,19 @@ from eightbit.quant.recipe import Recipe
 from eightbit.tuning.probes import Kind, Source, dequantized, real_bias
 
 
-def one_at_a_time(staged: Stage, recipe: Recipe, x: np.ndarray) -> dict[Source, float]:
+def one_at_a_time(
+    staged: Stage,
+    recipe: Recipe,
+    x: np.ndarray,
+    kinds: Collection[Kind] = (Kind.WEIGHTS, Kind.ACTIVATIONS),
+) -> dict[Source, float]:
     """The power of the first output's error, relative to the output, with one source quantized at a time."""
     placement = placed(staged, recipe)
     params = fitted(staged, placement, recipe)
     layers = encoded(staged, placement, params, recipe)
     exact = _run(staged.model, x)
     found = {}
-    for name, layer in layers.items():
+    for name, layer in layers.items() if Kind.WEIGHTS in kinds else ():
         graph = staged.model.clone()
         node = next(n for n in graph.graph if n.name == name)
         set_constant(node, 1, dequantized(layer, Layout.of(node)))
@@ -26,7 +33,7 @@ def one_at_a_time(staged: Stage, recipe: Recipe, x: np.ndarray) -> dict[Source, 
             before = input_at(node, 2)
             set_constant(node, 2, bias, stem=f"{name}.bias" if before is None else str(before.name))
         found[Source(Kind.WEIGHTS, name)] = _relative(_run(graph, x), exact)
-    for name in placement.observed:
+    for name in placement.observed if Kind.ACTIVATIONS in kinds else ():
         graph = staged.model.clone()
         _put_codes_behind(graph.graph, name, params[name])
         found[Source(Kind.ACTIVATIONS, name)] = _relative(_run(graph, x), exact)

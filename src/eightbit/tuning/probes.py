@@ -53,6 +53,9 @@ class Noise:
     runs: int
 
 
+_BySource = Mapping[Source, NDArray[np.float32]]
+
+
 def probe(
     model: ir.Model,
     layers: Mapping[str, EncodedLayer],
@@ -69,11 +72,15 @@ def probe(
     count = 0
     for sample in data:
         found = errors.of(sample)
-        feeds = dict(sample) | {places[s][0]: found[s] for s in sources}
+        # Signed here, once, and not in the graph: a product by a sign would pass over every tensor in every run.
+        signed: dict[int, _BySource] = {0: {s: np.zeros_like(e) for s, e in found.items()}, 1: found}
+        signed[-1] = {s: -e for s, e in found.items()}
 
-        def outputs(row: NDArray[np.float32], feeds: Feeds = feeds) -> list[NDArray[np.float64]]:
-            given = {places[s][1]: np.asarray(sign) for s, sign in zip(sources, row, strict=True)}
-            results = session.run(feeds | given).values()
+        def outputs(
+            row: NDArray[np.float32], sample: Feeds = sample, signed: Mapping[int, _BySource] = signed
+        ) -> list[NDArray[np.float64]]:
+            given = {places[s]: signed[int(sign)][s] for s, sign in zip(sources, row, strict=True)}
+            results = session.run(dict(sample) | given).values()
             return [y.astype(np.float64).ravel() for y in results if y.dtype.kind == "f"]
 
         exact = outputs(np.zeros(len(sources), np.float32))
@@ -152,13 +159,8 @@ def _error_layer(graph: ir.Graph, node: ir.Node, layer: EncodedLayer) -> ir.Node
     return twin
 
 
-def _with_injections(
-    model: ir.Model, sources: list[Source]
-) -> tuple[ir.Model, dict[Source, tuple[str, str]]]:
-    """The graph with `+ sign * error` behind the tensor of each source; errors and signs are new inputs.
-
-    Returns it with the names of those inputs by source.
-    """
+def _with_injections(model: ir.Model, sources: list[Source]) -> tuple[ir.Model, dict[Source, str]]:
+    """The graph with `+ error` behind the tensor of each source, and the names of the errors, which are new inputs."""
     result = model.clone()
     graph = result.graph
     nodes = {str(node.name): node for node in graph}
@@ -166,30 +168,27 @@ def _with_injections(
     places = {}
     for number, source in enumerate(sources):
         value = nodes[source.name].outputs[0] if source.kind == Kind.WEIGHTS else tensors[source.name]
-        error, sign = _float(f"error__{number}", value.shape), _float(f"sign__{number}", ir.Shape(()))
-        graph.inputs.extend([error, sign])
-        _add_behind(graph, value, error, sign, number)
-        places[source] = str(error.name), str(sign.name)
+        error = _float(f"error__{number}", value.shape)
+        graph.inputs.append(error)
+        _add_behind(graph, value, error, number)
+        places[source] = str(error.name)
     return result, places
 
 
-def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value, sign: ir.Value, number: int) -> None:
-    """Let the readers of `value` read value + sign * error."""
+def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value, number: int) -> None:
+    """Let the readers of `value` read value + error."""
     users, producer = list(value.uses()), value.producer()
-    scaled, noisy = _float(f"scaled__{number}", value.shape), _float(f"noisy__{number}", value.shape)
-    pair = [
-        ir.node("Mul", [error, sign], outputs=[scaled], name=f"scaled__{number}"),
-        ir.node("Add", [value, scaled], outputs=[noisy], name=f"noisy__{number}"),
-    ]
+    noisy = _float(f"noisy__{number}", value.shape)
+    add = ir.node("Add", [value, error], outputs=[noisy], name=f"noisy__{number}")
     for node, index in users:
         node.replace_input_with(index, noisy)
     for index, output in enumerate(graph.outputs):
         if output is value:
             graph.outputs[index] = noisy
     if producer is None:
-        graph.insert_before(next(iter(graph)), pair)
+        graph.insert_before(next(iter(graph)), add)
     else:
-        graph.insert_after(producer, pair)
+        graph.insert_after(producer, add)
 
 
 def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
