@@ -109,7 +109,7 @@ class GPTQ:
 
     def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.floating]:
         """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
-        ordered = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
+        ordered = np.stack([h[np.ix_(o, o)] for h, o in zip(hessian, order, strict=True)])
         diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
         dead = diagonal == 0
         diagonal += self.damping * diagonal.mean(axis=1, keepdims=True)
