@@ -65,6 +65,16 @@ def test_preprocessing_follows_its_formula_and_wants_raw_bytes():
         zoo.preprocess_for("resnet8", images / 255)
 
 
+def test_grey_pictures_are_framed_and_repeated_and_colours_of_that_size_go_through():
+    grey = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+    x = zoo.preprocess_for("resnet50_fashion", grey)
+    assert (x.shape, x.dtype, x.flags.c_contiguous) == ((2, 3, 32, 32), np.float32, True)
+    framed = np.pad(grey, ((0, 0), (2, 2), (2, 2)))[..., None].repeat(3, axis=3)
+    np.testing.assert_array_equal(zoo.preprocess_for("resnet50_fashion", framed), x)
+    with pytest.raises(LoadError, match=r"\(2, 28, 28, 3\), expected \(N, 32, 32, 3\)"):
+        zoo.preprocess_for("resnet50_fashion", framed[:, 2:-2, 2:-2])
+
+
 def test_lite_preprocessing_is_exact():
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     np.testing.assert_array_equal(

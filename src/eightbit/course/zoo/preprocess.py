@@ -24,10 +24,21 @@ def fashion_mnist(images: ArrayLike) -> NDArray[np.float32]:
 
 
 def fashion_mnist_rgb(images: ArrayLike) -> NDArray[np.float32]:
-    """uint8 (N, 28, 28) -> float32 (N, 3, 32, 32): normalised, two zero pixels of border, grey repeated thrice."""
-    framed = np.pad(_bytes(images, rank=3), ((0, 0), (2, 2), (2, 2)))
-    x = (framed.astype(np.float32) / np.float32(255) - np.float32(FASHION_MEAN)) / np.float32(FASHION_STD)
-    return np.repeat(x[:, None], 3, axis=1)
+    """uint8 (N, 28, 28) -> float32 (N, 3, 32, 32): normalised, two zero pixels of border, grey repeated thrice.
+
+    Colour pictures (N, 32, 32, 3), such as CIFAR-10's, are normalised alike.
+    """
+    if np.ndim(images) == 4:
+        colours = _bytes(images, rank=4)
+        if colours.shape[1:] != (32, 32, 3):
+            raise LoadError(
+                f"colour pictures have shape {colours.shape}, expected (N, 32, 32, 3); resize them"
+            )
+    else:
+        framed = np.pad(_bytes(images, rank=3), ((0, 0), (2, 2), (2, 2)))
+        colours = np.repeat(framed[..., None], 3, axis=3)
+    x = (colours.astype(np.float32) / np.float32(255) - np.float32(FASHION_MEAN)) / np.float32(FASHION_STD)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def efficientnet_lite(images: ArrayLike) -> NDArray[np.float32]:
