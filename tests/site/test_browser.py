@@ -1,9 +1,11 @@
 """The built pages in a real browser with no network: scripts run, formulas are drawn, search finds."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from tests.site.conftest import Page
 from tests.site.test_pages import PAGES
@@ -37,6 +39,16 @@ def test_the_map_is_drawn(scheme: str, visit: Visit):
     assert drawing.find("desc").get_text(strip=True), "the map has no description for those who cannot see it"
     labels = {tag.get_text(strip=True) for tag in drawing.select(".nodeLabel")}
     assert {"ONNX Runtime", "NumPy engine", "integer program"} <= labels
+
+
+def test_no_large_part_of_a_page_without_pictures_is_light_in_dark_mode(visit: Visit, tmp_path: Path):
+    """The theme once turned the colours of dark diagrams round, to grey on light grey."""
+    shot = tmp_path / "page.png"
+    dark = ("--blink-settings=preferredColorScheme=0", "--window-size=1000,1500", f"--screenshot={shot}")
+    visit("book/index.html", *dark)
+    colours = Image.open(shot).convert("L").histogram()
+    assert sum(colours[:64]) > 0.8 * sum(colours)  # the ground, and the boxes of the map
+    assert max(colours[128:]) < 0.01 * sum(colours)
 
 
 def test_search_finds_the_glossary(visit: Visit):
