@@ -85,5 +85,63 @@ def test_a_file_that_does_not_fit_keras_is_refused_by_name(tmp_path):
         keras_resnet50.load(tmp_path / "w.safetensors")
     with pytest.raises(eb.LoadError, match="cannot be read"):
         keras_resnet50.load(tmp_path / "none.safetensors")
-    with pytest.raises(eb.LoadError, match="resnet8 has no twin in Keras; choose one of resnet50_fashion"):
+    with pytest.raises(
+        eb.LoadError, match="resnet8 has no twin in Keras; choose one of resnet50_fashion, resnet50_imagenet"
+    ):
         zoo.load_keras("resnet8")
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Stands in for the download: a ResNet-50 of 1,000 classes with biases and statistics drawn at random."""
+    keras = pytest.importorskip("keras")
+    network = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            ends = (0.1, 0.3) if layer.name.endswith("_3_bn") else (0.5, 1.5)  # or sixteen sums would grow
+            gamma, beta, mean, variance = layer.get_weights()
+            drawn = (
+                rng.uniform(*ends, gamma.shape),
+                rng.normal(0, 0.1, beta.shape),
+                rng.normal(0, 0.1, mean.shape),
+            )
+            layer.set_weights([*drawn, rng.uniform(0.5, 2, variance.shape)])
+        elif isinstance(layer, keras.layers.Conv2D):
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel, rng.normal(0, 0.1, bias.shape)])
+    asked = []
+
+    def applications(*, weights, classifier_activation):
+        asked.append((weights, classifier_activation))
+        return network
+
+    monkeypatch.setattr(keras.applications, "ResNet50", applications)
+    return asked
+
+
+def test_imagenet_weights_of_keras_fit_both_frameworks(fetched):
+    keras = pytest.importorskip("keras")
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    x = zoo.preprocess_for("resnet50_imagenet", pictures)
+    theirs = keras.applications.resnet.preprocess_input(pictures.astype(np.float32))
+    np.testing.assert_allclose(x.transpose(0, 2, 3, 1), theirs, rtol=0, atol=1e-4)
+    of_keras = zoo.load_keras("resnet50_imagenet")(x.transpose(0, 2, 3, 1), training=False).numpy()
+    with torch.inference_mode():
+        of_torch = zoo.load("resnet50_imagenet")(torch.from_numpy(x)).numpy()
+    assert fetched == [("imagenet", None)] * 2
+    assert of_torch.std() > 0.1
+    np.testing.assert_allclose(of_keras, of_torch, rtol=0, atol=1e-4 * np.abs(of_torch).max())
+
+
+def test_imagenet_weights_that_cannot_be_fetched_name_the_remedy(monkeypatch):
+    keras = pytest.importorskip("keras")
+
+    def unreachable(**_):
+        raise Exception(
+            "URL fetch failure on https://storage.googleapis.com: None -- Name or service not known"
+        )
+
+    monkeypatch.setattr(keras.applications, "ResNet50", unreachable)
+    with pytest.raises(eb.LoadError, match=r"ImageNet weights \(URL fetch failure.*resnet50_fashion"):
+        zoo.load("resnet50_imagenet")

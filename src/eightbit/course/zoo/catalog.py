@@ -26,8 +26,8 @@ class Entry:
 
     `shape` is one input without the batch axis; `preprocess` turns raw data into it: uint8 pictures into one float32
     array, or texts, for a model of language, into token ids below `vocabulary` and their mask. `trainable` says that
-    `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16; `keras` is the module whose
-    `load(path)` fills the same network in Keras from the same checkpoint.
+    `zoo train` makes the checkpoint from Fashion-MNIST; `half` says that it stores float16; `keras` is the module of
+    the same network in Keras, whose `load` takes the path of the checkpoint, or nothing where there is none.
     """
 
     name: str
@@ -81,7 +81,8 @@ class Entry:
             import keras  # noqa: F401
         except ImportError:
             raise MissingExtra("keras", "tensorflow") from None
-        return importlib.import_module(f"eightbit.course.zoo.{self.keras}").load(self._existing_checkpoint())
+        twin = importlib.import_module(f"eightbit.course.zoo.{self.keras}")
+        return twin.load(self._existing_checkpoint()) if self.trainable else twin.load()
 
     def _existing_checkpoint(self) -> Path:
         if not self.checkpoint.is_file():
@@ -145,6 +146,14 @@ ENTRIES: dict[str, Entry] = {
             trainable=True,
             half=True,
             keras="keras_resnet50",
+        ),
+        Entry(
+            "resnet50_imagenet",
+            "ResNet-50 of keras.applications with its ImageNet weights, which Keras downloads",
+            "resnet50_imagenet",
+            (3, 224, 224),
+            preprocess.imagenet_caffe,
+            keras="keras_resnet50_imagenet",
         ),
         Entry(
             "minilm",

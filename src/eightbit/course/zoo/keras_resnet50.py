@@ -52,6 +52,31 @@ def load(path: Path) -> keras.Model:
     return model
 
 
+def tensors_of(model: keras.Model) -> Tensors:
+    """The weights of a ResNet-50 of keras.applications as the torch twin names and shapes them.
+
+    Convolutions have no biases there: that of Keras is taken off the mean of the BatchNorm behind it, with one result.
+    """
+    found: Tensors = {}
+    bias: NDArray[np.float32] | None = None
+    for name, scope in layers():
+        layer = model.get_layer(name)
+        arrays = layer.get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel, bias = arrays
+            found[f"{scope}.weight"] = kernel.transpose(3, 2, 0, 1)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = arrays
+            mean = mean if bias is None else mean - bias
+            parts = zip(
+                ("weight", "bias", "running_mean", "running_var"), (gamma, beta, mean, variance), strict=True
+            )
+            found |= {f"{scope}.{part}": array for part, array in parts}
+        else:
+            found |= {f"{scope}.weight": arrays[0].T, f"{scope}.bias": arrays[1]}
+    return found
+
+
 def layers() -> list[tuple[str, str]]:
     """The layers with weights: each name in Keras with its scope in torch."""
     found = [("conv1_conv", "stem.0"), ("conv1_bn", "stem.1")]

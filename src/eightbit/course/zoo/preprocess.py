@@ -11,6 +11,7 @@ from eightbit.errors import LoadError
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
 # EfficientNet-Lite was trained on (x - 127) / 128: 0..255 to about -1..1, by one zero point and one scale.
 LITE_MEAN, LITE_STD = 127.0, 128.0
+CAFFE_MEAN = 103.939, 116.779, 123.68  # of ImageNet: blue, green, red, for pictures of 0..255
 # The usual statistics of ImageNet, per channel, for pictures scaled to 0..1.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -52,6 +53,15 @@ def imagenet(images: ArrayLike) -> NDArray[np.float32]:
     x = _bytes(images, rank=4).astype(np.float32) / np.float32(255)
     normal = (x - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(IMAGENET_STD, np.float32)
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2), np.float32)
+
+
+def imagenet_caffe(images: ArrayLike) -> NDArray[np.float32]:
+    """uint8 RGB (N, H, W, 3) -> float32 (N, 3, H, W): blue first, less its mean, not scaled.
+
+    As `keras.applications.resnet.preprocess_input` does, which is how the weights were trained.
+    """
+    x = _bytes(images, rank=4)[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def _bytes(images: ArrayLike, *, rank: int) -> NDArray[np.uint8]:
