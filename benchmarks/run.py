@@ -2,7 +2,8 @@
 
     python -m benchmarks.run [MODULE ...]        # MODULE: speed, memory, ...; all of them by default
 
-Exit status 1 if a promise is not kept. With modules named, results.md is left alone: it holds one whole run.
+Each module has a process of its own: what one leaves behind in memory and threads would cost the next one time. Exit
+status 1 if a promise is not kept. With modules named, results.md is left alone: it holds one whole run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import pkgutil
 import platform
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +33,11 @@ def modules() -> list[str]:
     """Names of the modules beside this one that define `figures`."""
     names = [info.name for info in pkgutil.iter_modules(benchmarks.__path__)]
     return [name for name in names if hasattr(importlib.import_module(f"benchmarks.{name}"), "figures")]
+
+
+def measured(name: str) -> list[Figure]:
+    """The figures of a module."""
+    return list(importlib.import_module(f"benchmarks.{name}").figures())
 
 
 def machine() -> str:
@@ -74,9 +82,10 @@ def main(chosen: Sequence[str]) -> int:
         console.print(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
     figures: list[Figure] = []
-    for name in chosen or known:
-        with console.status(f"measuring: {name}"):
-            figures += importlib.import_module(f"benchmarks.{name}").figures()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for name in chosen or known:
+            with console.status(f"measuring: {name}"):
+                figures += pool.submit(measured, name).result()
     table = Table(*HEADER, title=machine())
     for figure in figures:
         table.add_row(*cells(figure))

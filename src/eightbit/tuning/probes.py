@@ -74,7 +74,7 @@ def probe(
         found = errors.of(sample)
         # Signed here, once, and not in the graph: a product by a sign would pass over every tensor in every run.
         signed: dict[int, _BySource] = {0: {s: np.zeros_like(e) for s, e in found.items()}, 1: found}
-        signed[-1] = {s: -e for s, e in found.items()}
+        signed[-1] = {s: np.negative(e, out=np.empty_like(e)) for s, e in found.items()}
 
         def outputs(
             row: NDArray[np.float32], sample: Feeds = sample, signed: Mapping[int, _BySource] = signed
@@ -137,7 +137,7 @@ class _Errors:
         found = {source: tensors[name] for source, name in self.tensors.items()}
         for name, p in self.params.items():
             x = tensors[name]
-            found[Source(Kind.ACTIVATIONS, name)] = fake_quantize(x, p) - x
+            found[Source(Kind.ACTIVATIONS, name)] = np.asarray(fake_quantize(x, p) - x)
         return found
 
 
