@@ -33,9 +33,9 @@ from eightbit.arith.affine import sqnr_db
 from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
 from eightbit.course.pictures import imagenet_crops
-from eightbit.quant.rounding import Nearest
-from eightbit.target.engine import run
-from eightbit.target.sessions import integer_tensors, run_island
+from eightbit.deploy.sessions import integer_tensors, run_island
+from eightbit.integer.engine import run
+from eightbit.quant.methods.rounding import Nearest
 
 MODEL = "efficientnet_lite0"
 CROPS, TESTED, MANY, COMPARED = 72, 200, 512, 20

@@ -14,10 +14,10 @@ import numpy as np
 import eightbit as eb
 from benchmarks.accuracy import COMPARED, Images, differences, in_batches
 from benchmarks.figure import Figure
-from eightbit.confidence import paired
 from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
-from eightbit.graph.quiet import silence
+from eightbit.graph.source.quiet import silence
+from eightbit.report.confidence import paired
 
 NAME = "resnet50_fashion"
 CALIBRATED, BATCH = 256, 500

@@ -16,9 +16,9 @@ import numpy as np
 import eightbit as eb
 from benchmarks.figure import Figure
 from eightbit.course import zoo
+from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.graph.run import FloatSession
-from eightbit.target.sessions import OnnxRuntime
-from eightbit.timing import interleaved
+from eightbit.report.timing import interleaved
 
 THREADS = 2
 BURST = (

@@ -24,10 +24,10 @@ import eightbit as eb
 from benchmarks.figure import Figure
 from eightbit.course import zoo
 from eightbit.course.datasets import docstring_split
+from eightbit.deploy.sessions import integer_tensors, run_island
 from eightbit.graph.run import session
-from eightbit.target.engine import run
-from eightbit.target.sessions import integer_tensors, run_island
-from eightbit.timing import interleaved
+from eightbit.integer.engine import run
+from eightbit.report.timing import interleaved
 
 MODEL = "minilm"
 CALIBRATION, TESTED, COMPARED, BATCH = 64, 400, 8, 16

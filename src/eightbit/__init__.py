@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eightbit.comparison import Comparison, compare
     from eightbit.errors import (
         CalibrationError,
         EightbitError,
@@ -18,12 +17,8 @@ if TYPE_CHECKING:
         QuantizationError,
         UnsupportedOp,
     )
-    from eightbit.explanation import Explanation, explain
-    from eightbit.inspection import inspect
     from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
-    from eightbit.quant.arrays import dequantize_weights, quantize_weights
-    from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-    from eightbit.quant.recipe import (
+    from eightbit.quant.choose.recipe import (
         FLOAT,
         Activations,
         Layer,
@@ -33,7 +28,12 @@ if TYPE_CHECKING:
         Recipe,
         Weights,
     )
-    from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+    from eightbit.quant.encode.arrays import dequantize_weights, quantize_weights
+    from eightbit.quant.methods.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
+    from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
+    from eightbit.report.comparison import Comparison, compare
+    from eightbit.report.explanation import Explanation, explain
+    from eightbit.report.inspection import inspect
     from eightbit.tuning.search import tune
     from eightbit.tuning.sensitivity import sensitivity
     from eightbit.tuning.target import Target, Tuned
@@ -44,29 +44,29 @@ __version__ = "0.1.0"
 _HOME = {
     "load": "model",
     "Model": "model",
-    "Recipe": "quant.recipe",
-    "Weights": "quant.recipe",
-    "Activations": "quant.recipe",
-    "Layer": "quant.recipe",
-    "PerTensor": "quant.recipe",
-    "PerChannel": "quant.recipe",
-    "PerGroup": "quant.recipe",
-    "FLOAT": "quant.recipe",
-    "MinMax": "quant.calibrators",
-    "MovingAverage": "quant.calibrators",
-    "Percentile": "quant.calibrators",
-    "MSE": "quant.calibrators",
-    "Entropy": "quant.calibrators",
-    "Nearest": "quant.rounding",
-    "GPTQ": "quant.rounding",
-    "AdaRound": "quant.rounding",
+    "Recipe": "quant.choose.recipe",
+    "Weights": "quant.choose.recipe",
+    "Activations": "quant.choose.recipe",
+    "Layer": "quant.choose.recipe",
+    "PerTensor": "quant.choose.recipe",
+    "PerChannel": "quant.choose.recipe",
+    "PerGroup": "quant.choose.recipe",
+    "FLOAT": "quant.choose.recipe",
+    "MinMax": "quant.methods.calibrators",
+    "MovingAverage": "quant.methods.calibrators",
+    "Percentile": "quant.methods.calibrators",
+    "MSE": "quant.methods.calibrators",
+    "Entropy": "quant.methods.calibrators",
+    "Nearest": "quant.methods.rounding",
+    "GPTQ": "quant.methods.rounding",
+    "AdaRound": "quant.methods.rounding",
     "quantize": "model",
     "QuantizedModel": "model",
-    "compare": "comparison",
-    "Comparison": "comparison",
-    "explain": "explanation",
-    "Explanation": "explanation",
-    "inspect": "inspection",
+    "compare": "report.comparison",
+    "Comparison": "report.comparison",
+    "explain": "report.explanation",
+    "Explanation": "report.explanation",
+    "inspect": "report.inspection",
     "sensitivity": "tuning.sensitivity",
     "tune": "tuning.search",
     "Target": "tuning.target",
@@ -74,8 +74,8 @@ _HOME = {
     "open": "model",
     "save_weights": "model",
     "load_weights": "model",
-    "quantize_weights": "quant.arrays",
-    "dequantize_weights": "quant.arrays",
+    "quantize_weights": "quant.encode.arrays",
+    "dequantize_weights": "quant.encode.arrays",
     "EightbitError": "errors",
     "LoadError": "errors",
     "CalibrationError": "errors",

@@ -20,19 +20,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import eightbit
-from eightbit.comparison import LAYER_SAMPLES, compare, measure
-from eightbit.confidence import MARGIN, NonInferiority, Verdict
+from eightbit.data.feeds import LABELS, Feeds, TensorSpec, feed, samples
+from eightbit.data.npz import read_npz, write_npz
 from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError, QuantizationError
-from eightbit.explanation import PICTURES, explain
-from eightbit.graph.feeds import LABELS, Feeds, TensorSpec, feed, samples
-from eightbit.inspection import inspect
 from eightbit.model import load, quantize
 from eightbit.model import open as open_quantized
-from eightbit.npz import read_npz, write_npz
 from eightbit.plot.look import pyplot
-from eightbit.quant.recipe import Recipe
-from eightbit.quant.recipe_file import read_recipe
-from eightbit.tables import Table
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.choose.recipe_file import read_recipe
+from eightbit.report.comparison import LAYER_SAMPLES, compare, measure
+from eightbit.report.confidence import MARGIN, NonInferiority, Verdict
+from eightbit.report.explanation import PICTURES, explain
+from eightbit.report.inspection import inspect
+from eightbit.report.table import Table
 from eightbit.tuning.search import tune
 from eightbit.tuning.target import Target
 
@@ -79,7 +79,7 @@ def main() -> None:
 @click.argument("model", type=FILE)
 @click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
-@click.option("--recipe", type=FILE, help="How to quantize, TOML; see `eightbit.quant.recipe_file`.")
+@click.option("--recipe", type=FILE, help="How to quantize, TOML; see `eightbit.quant.choose.recipe_file`.")
 def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path | None) -> None:
     """Turn the float MODEL (.onnx) into int8."""
     _check_place(output)

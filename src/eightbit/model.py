@@ -1,7 +1,7 @@
 """What a user holds: a float `Model`, and the `QuantizedModel` made from it.
 
 `load` and `quantize` are the road of the whole package in two calls; each stage they walk through is a module of its
-own (`graph`, `quant`, `target`).
+own (`graph`, `quant`, `integer`, `deploy`).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams
+from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
+from eightbit.deploy.sessions import OnnxRuntime, run_island
 from eightbit.errors import CalibrationError, EngineError, LoadError
-from eightbit.graph.feeds import LABELS, TensorSpec, feed, specs
-from eightbit.graph.fold import infer_shapes, prepare
-from eightbit.graph.frameworks import is_torch
-from eightbit.graph.load import load_graph
 from eightbit.graph.packing import unpack_in_place
+from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.save import save_graph
-from eightbit.quant.calibrate import Progress
-from eightbit.quant.placement import Island
+from eightbit.graph.source.frameworks import is_torch
+from eightbit.graph.source.load import load_graph
+from eightbit.integer.engine import run as run_program
+from eightbit.integer.lower import lower
+from eightbit.integer.program import Program
+from eightbit.quant.choose.placement import Island
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import Recipe
-from eightbit.quant.weights_file import read_weights, with_weights, write_weights
-from eightbit.target.engine import run as run_program
-from eightbit.target.lower import lower
-from eightbit.target.program import Program
-from eightbit.target.sessions import OnnxRuntime, run_island
+from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
 
 Array = NDArray[np.generic]
 Result = Array | tuple[Array, ...]

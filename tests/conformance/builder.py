@@ -1,4 +1,4 @@
-"""Small QDQ graphs by hand, in the naming of `eightbit.quant.qdq`: the test material for `lower` and the engine."""
+"""Small QDQ graphs by hand, in the naming of `quant.write.qdq`: the test material for `lower` and the engine."""
 
 from __future__ import annotations
 

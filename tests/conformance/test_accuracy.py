@@ -6,7 +6,7 @@ import pytest
 import eightbit as eb
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import datasets, pictures, zoo
-from eightbit.target.sessions import optimized_ops
+from eightbit.deploy.sessions import optimized_ops
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ import pytest
 import eightbit as eb
 from eightbit.course import zoo
 from eightbit.course.datasets import docstring_split
+from eightbit.deploy.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
 from eightbit.graph.run import to_bytes
-from eightbit.quant.rounding import Nearest
-from eightbit.target import program as p
-from eightbit.target.engine import run
-from eightbit.target.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+from eightbit.integer import program as p
+from eightbit.integer.engine import run
+from eightbit.quant.methods.rounding import Nearest
 
 pytestmark = pytest.mark.slow
 LAYERS = 6
@@ -83,7 +83,7 @@ def test_dynamic_has_no_differing_number(
 def test_four_bits_for_weights_alone(minilm: eb.Model, calibration: list[dict[str, np.ndarray]]) -> None:
     """Measured over 64 docstrings, with 64 others for calibration: a mean cosine of 0.975, with 16 of them 0.969, and
     0.901 rounded to the nearest. 16 hold fewer words than a layer has inputs: rounding may not take them for all there
-    is (0.84 without the shrinkage of `quant.moments`).
+    is (0.84 without the shrinkage of `quant.observe.moments`).
     """
     weights = eb.Weights(bits=4, rounding=Nearest())
     nearest = eb.quantize(minilm, None, eb.Recipe(weights, eb.FLOAT, bias_correction=False))

@@ -5,9 +5,9 @@ import pytest
 
 import eightbit as eb
 from eightbit.arith.affine import sqnr_db
-from eightbit.quant.rounding import GPTQ, Nearest
-from eightbit.target.engine import run
-from eightbit.target.sessions import IntegerTensors, optimized_ops, run_island
+from eightbit.deploy.sessions import IntegerTensors, optimized_ops, run_island
+from eightbit.integer.engine import run
+from eightbit.quant.methods.rounding import GPTQ, Nearest
 
 pytestmark = pytest.mark.slow
 zoo = pytest.importorskip("eightbit.course.zoo")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import eightbit as eb
-from eightbit.target.engine import run
-from eightbit.target.sessions import IntegerTensors, OnnxRuntime, optimized_ops, run_island
+from eightbit.deploy.sessions import IntegerTensors, OnnxRuntime, optimized_ops, run_island
+from eightbit.integer.engine import run
 
 pytestmark = pytest.mark.slow
 zoo = pytest.importorskip("eightbit.course.zoo")

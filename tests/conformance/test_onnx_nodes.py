@@ -17,10 +17,10 @@ from onnx.backend.test.loader import load_model_tests
 
 from eightbit.arith.affine import INT8, UINT8, QuantParams, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic
-from eightbit.target.codes import to_canonical
-from eightbit.target.engine import KERNELS
-from eightbit.target.engine.accumulate import accumulate, exact_weight
-from eightbit.target.program import Conv, Gemm, MatMul, Program, TensorInfo
+from eightbit.integer.engine import KERNELS
+from eightbit.integer.engine.accumulate import accumulate, exact_weight
+from eightbit.integer.lower.codes import to_canonical
+from eightbit.integer.program import Conv, Gemm, MatMul, Program, TensorInfo
 
 TYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.int8): INT8}
 

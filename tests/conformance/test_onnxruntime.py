@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 
-from eightbit.target.engine import run
-from eightbit.target.lower import lower
-from eightbit.target.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+from eightbit.deploy.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+from eightbit.integer.engine import run
+from eightbit.integer.lower import lower
 from tests.conformance.cases import ROWS, Row
 
 DRAWS = 4  # random scales, zero points, weights and codes a row

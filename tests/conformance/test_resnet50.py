@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import eightbit as eb
-from eightbit.confidence import paired
 from eightbit.course import datasets, zoo
-from eightbit.target import engine
-from eightbit.target.sessions import integer_tensors
+from eightbit.deploy.sessions import integer_tensors
+from eightbit.integer import engine
+from eightbit.report.confidence import paired
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow

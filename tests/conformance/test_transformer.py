@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import eightbit as eb
+from eightbit.deploy.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
 from eightbit.graph.run import FloatSession
-from eightbit.target import program as p
-from eightbit.target.engine import run
-from eightbit.target.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+from eightbit.integer import program as p
+from eightbit.integer.engine import run
 
 pytestmark = pytest.mark.slow
 LAYERS = 2

@@ -5,8 +5,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper, parser
 
-from eightbit.graph.feeds import specs
-from eightbit.graph.fold import infer_shapes
+from eightbit.data.feeds import specs
+from eightbit.graph.prepare.fold import infer_shapes
 from eightbit.graph.run import FloatSession
 
 

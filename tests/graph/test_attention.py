@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from eightbit.graph.attention import fold_attention_biases
-from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant, input_at
+from eightbit.graph.prepare.attention import fold_attention_biases
+from eightbit.graph.prepare.fold import prepare
 from tests.graph.graphs import assert_same, graph, normal, ops
 
 ATTENTION = """g (float[N,S,8] x, float[N,1,1,S] mask) => (float[N,S,6] y) {

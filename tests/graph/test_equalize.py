@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eightbit.errors import CalibrationError, LoadError, QuantizationError
-from eightbit.graph.channels import channel_groups, channel_peaks
-from eightbit.graph.equalize import METADATA, channel_scales, elastic_groups, equalize, recorded_scales
+from eightbit.graph.rescale.channels import channel_groups, channel_peaks
+from eightbit.graph.rescale.equalize import (
+    METADATA,
+    channel_scales,
+    elastic_groups,
+    equalize,
+    recorded_scales,
+)
 from eightbit.graph.run import FloatSession
 from tests.graph.graphs import assert_same, graph, normal
 

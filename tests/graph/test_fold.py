@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from eightbit.graph import affine_layers, constants, shapes, spatial, transposes
-from eightbit.graph.fold import prepare, tidy
 from eightbit.graph.model import attribute, constant, ints
+from eightbit.graph.prepare import affine_layers, constants, shapes, spatial, transposes
+from eightbit.graph.prepare.fold import prepare, tidy
 from tests.graph.graphs import assert_same, graph, normal, ops
 
 BN = {

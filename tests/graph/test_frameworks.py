@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from eightbit.errors import LoadError, MissingExtra
-from eightbit.graph.fold import prepare
-from eightbit.graph.frameworks import COPIES
-from eightbit.graph.load import load_graph
+from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
+from eightbit.graph.source.frameworks import COPIES
+from eightbit.graph.source.load import load_graph
 from tests.graph.graphs import ops
 
 # The frameworks sum a few hundred float32 products of size about 1 in another order: some 1e-6 of the output.

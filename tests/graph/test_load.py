@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from eightbit.errors import EngineError, LoadError
-from eightbit.graph import onnx_file
-from eightbit.graph.load import load_graph
 from eightbit.graph.run import FloatSession, to_bytes
+from eightbit.graph.source import onnx_file
+from eightbit.graph.source.load import load_graph
 from tests.graph.graphs import normal, parse
 
 BODY = "g (float[N,3] x) => (float[N,4] y) { y = MatMul(x, w) }"

@@ -6,13 +6,13 @@ import onnxruntime as ort
 import pytest
 
 import eightbit as eb
+from eightbit.deploy.sessions import optimized_ops
 from eightbit.errors import QuantizationError
-from eightbit.graph.fold import prepare
-from eightbit.graph.load import load_graph
 from eightbit.graph.packing import packed, packed_widths
+from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.save import file_bytes
-from eightbit.quant.recipe import FLOAT, PerGroup, Recipe, Weights
-from eightbit.target.sessions import optimized_ops
+from eightbit.graph.source.load import load_graph
+from eightbit.quant.choose.recipe import FLOAT, PerGroup, Recipe, Weights
 from tests.graph.graphs import graph, normal
 
 BODY = """g (float[N,8,6,6] x) => (float[N,10] y) {

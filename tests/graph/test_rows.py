@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant
-from eightbit.graph.rows import fold_score_scale, linear_to_gemm
+from eightbit.graph.prepare.fold import prepare
+from eightbit.graph.prepare.rows import fold_score_scale, linear_to_gemm
 from tests.graph.graphs import assert_same, graph, normal, ops
 
 ATTENTION = """g (float[N,S,8] x) => (float[N,S,8] y) {

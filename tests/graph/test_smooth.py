@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from eightbit.graph.channels import channel_peaks
-from eightbit.graph.fold import prepare
+from eightbit.graph.prepare.fold import prepare
+from eightbit.graph.rescale.channels import channel_peaks
+from eightbit.graph.rescale.smooth import smooth, smooth_sites, smoothing_factors
 from eightbit.graph.run import FloatSession
-from eightbit.graph.smooth import smooth, smooth_sites, smoothing_factors
 from tests.graph.graphs import assert_same, graph, normal
 
 BODY = """g (float[N,S,8] x) => (float[N,S,8] y) {

@@ -6,8 +6,8 @@ import pytest
 
 import eightbit as eb
 from eightbit import plot
-from eightbit.answers import AnswerLog
-from eightbit.layers import TensorPairs, layer_histograms
+from eightbit.report.answers import AnswerLog
+from eightbit.report.tensors import TensorPairs, layer_histograms
 from tests.small_net import images, small_net
 
 mpl.use("Agg")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays, from_dtype
 
 from eightbit import AdaRound, PerGroup, PerTensor, QuantizationError, Weights
-from eightbit.quant.arrays import dequantize_weights, quantize_weights
+from eightbit.quant.encode.arrays import dequantize_weights, quantize_weights
 
 floats = from_dtype(np.dtype(np.float32), min_value=-100, max_value=100, allow_subnormal=False)
 

@@ -8,15 +8,15 @@ import onnx_ir as ir
 import pytest
 
 import eightbit as eb
+from eightbit.deploy.sessions import OnnxRuntime, optimized_ops
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.fold import prepare
+from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
-from eightbit.quant.calibrators import Percentile
+from eightbit.quant.choose.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
+from eightbit.quant.choose.recipe_file import parse_recipe
+from eightbit.quant.methods.calibrators import Percentile
+from eightbit.quant.methods.rounding import GPTQ
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
-from eightbit.quant.recipe_file import parse_recipe
-from eightbit.quant.rounding import GPTQ
-from eightbit.target.sessions import OnnxRuntime, optimized_ops
 from tests.graph.graphs import graph, normal
 from tests.small_net import images, small_net
 

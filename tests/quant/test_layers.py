@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.run import FloatSession
-from eightbit.quant.calibrators import MSE
-from eightbit.quant.layout import Layout
-from eightbit.quant.moments import layer_moments
-from eightbit.quant.recipe import PerGroup, PerTensor, Recipe, Weights
-from eightbit.quant.rounding import GPTQ
-from eightbit.quant.weights import BIAS_LIMIT, encode_layer, fit_scale
+from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.encode.weights import BIAS_LIMIT, encode_layer, fit_scale
+from eightbit.quant.methods.calibrators import MSE
+from eightbit.quant.methods.rounding import GPTQ
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import layer_moments
 from tests.graph.graphs import graph, normal
 
 CONVS = {

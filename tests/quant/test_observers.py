@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from eightbit.arith.affine import IntType, QuantParams, params_from_range
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.quant.calibrators import (
+from eightbit.quant.methods.calibrators import (
     MSE,
     Entropy,
     MinMax,
@@ -17,7 +17,7 @@ from eightbit.quant.calibrators import (
     code_error,
     divergence,
 )
-from eightbit.quant.observers import HALF, Histogram
+from eightbit.quant.methods.observers import HALF, Histogram
 
 UINT8 = IntType(8, signed=False)
 # These see values, one by one; a MovingAverage sees samples.
@@ -166,7 +166,7 @@ def test_entropy_truly_searches(shape, symmetric, monkeypatch):
         tried.add((float(params.scale), int(params.zero_point)))
         return divergence(centers, counts, params)
 
-    monkeypatch.setattr("eightbit.quant.calibrators.divergence", recorded)
+    monkeypatch.setattr("eightbit.quant.methods.calibrators.divergence", recorded)
     state = seen(Entropy(), [x])
     lo, hi = Entropy().limits(state, UINT8, symmetric)
     assert len(tried) >= 50

@@ -8,19 +8,19 @@ import onnx_ir as ir
 import pytest
 
 import eightbit as eb
+from eightbit.deploy.sessions import optimized_ops, run_island
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.equalize import recorded_scales
-from eightbit.graph.fold import prepare
+from eightbit.graph.prepare.fold import prepare
+from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
-from eightbit.quant.calibrate import calibrate
-from eightbit.quant.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
-from eightbit.quant.placement import place
+from eightbit.integer.engine import run as run_program
+from eightbit.integer.lower import lower
+from eightbit.quant.choose.placement import place
+from eightbit.quant.choose.recipe import FLOAT, Activations, Layer, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.methods.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
+from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
+from eightbit.quant.observe.calibrate import calibrate
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import FLOAT, Activations, Layer, PerGroup, PerTensor, Recipe, Weights
-from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
-from eightbit.target.engine import run as run_program
-from eightbit.target.lower import lower
-from eightbit.target.sessions import optimized_ops, run_island
 from tests.graph.graphs import graph, normal
 
 SIX = np.float32(6)

@@ -3,9 +3,9 @@
 import pytest
 
 import eightbit as eb
-from eightbit.quant.recipe_file import read_recipe
-from eightbit.quant.recipe_text import recipe_text, write_recipe
-from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
+from eightbit.quant.choose.recipe_file import read_recipe
+from eightbit.quant.choose.recipe_text import recipe_text, write_recipe
+from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
 
 
 @pytest.mark.parametrize(

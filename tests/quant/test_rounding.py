@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
-from eightbit.quant.rounding import GPTQ, AdaRound, Nearest, _upper_inverse, output_error
+from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest, _upper_inverse, output_error
 
 INT4 = IntType(4, signed=True, narrow=True)
 

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
+from eightbit.data.feeds import samples, specs
 from eightbit.errors import CalibrationError
-from eightbit.graph.feeds import samples, specs
-from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant, input_at, set_constant
+from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
-from eightbit.quant import sequential, walk
-from eightbit.quant.layout import Layout
-from eightbit.quant.moments import FLOOR, PATCHES, SHRINK, Moments
-from eightbit.quant.recipe import FLOAT, PerGroup, Recipe, Weights
-from eightbit.quant.sequential import PULL, SCALES, sequential_layers
-from eightbit.quant.weights import encode_layer, steps_of
+from eightbit.quant.choose.recipe import FLOAT, PerGroup, Recipe, Weights
+from eightbit.quant.encode import sequential, walk
+from eightbit.quant.encode.sequential import PULL, SCALES, sequential_layers
+from eightbit.quant.encode.weights import encode_layer, steps_of
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import FLOOR, PATCHES, SHRINK, Moments
 from tests.graph.graphs import graph, normal
 
 BODY = """g (float[N,5,6,6] x) => (float[N,4] y) {

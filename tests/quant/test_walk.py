@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import eightbit.quant.walk as walking
+import eightbit.quant.encode.walk as walking
 from eightbit.errors import CalibrationError
 from eightbit.graph.model import constant, set_constant
 from eightbit.graph.run import FloatSession
-from eightbit.quant.walk import Walk, waves
+from eightbit.quant.encode.walk import Walk, waves
 from tests.graph.graphs import graph, normal
 
 BODY = """g (float[N,4,6,6] x, float[N,1,1,1] gain) => (float[N,3] y) {

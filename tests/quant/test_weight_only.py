@@ -7,19 +7,19 @@ import pytest
 
 import eightbit as eb
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.fold import prepare
 from eightbit.graph.model import constant
+from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
-from eightbit.quant import moments
-from eightbit.quant.layout import Layout
-from eightbit.quant.moments import PATCHES, Moments, layer_moments
+from eightbit.integer.program import FloatIsland
+from eightbit.quant.choose.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.choose.recipe_file import parse_recipe
+from eightbit.quant.encode.sequential import SCALES
+from eightbit.quant.encode.weights import encode_layer, steps_of
+from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
+from eightbit.quant.observe import moments
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import PATCHES, Moments, layer_moments
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
-from eightbit.quant.recipe_file import parse_recipe
-from eightbit.quant.rounding import GPTQ, AdaRound, Nearest
-from eightbit.quant.sequential import SCALES
-from eightbit.quant.weights import encode_layer, steps_of
-from eightbit.target.program import FloatIsland
 from tests.graph.graphs import graph, normal
 
 BODY = """g (float[N,5,6,6] x) => (float[N,4] y) {

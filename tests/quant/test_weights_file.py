@@ -9,10 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 import eightbit as eb
 from eightbit.errors import LoadError, QuantizationError
+from eightbit.quant.choose.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.methods.rounding import GPTQ
 from eightbit.quant.quantize import quantize_graph
-from eightbit.quant.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
-from eightbit.quant.rounding import GPTQ
-from eightbit.quant.weights_file import encoded_layers
+from eightbit.quant.write.weights_file import encoded_layers
 from tests.quant.test_weight_only import CONSTANTS, DATA, network
 
 RECIPES = {

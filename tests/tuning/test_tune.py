@@ -9,7 +9,7 @@ import pytest
 
 import eightbit as eb
 from eightbit.errors import QuantizationError
-from eightbit.quant.recipe_file import read_recipe
+from eightbit.quant.choose.recipe_file import read_recipe
 from eightbit.tuning.allocation import STORED, Plan, allocate, mean_bits, noise, uniform, upgrades
 from eightbit.tuning.search import touched_by
 from eightbit.tuning.sensitivity import sensitivity, stage_for_tuning

@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from eightbit.errors import LoadError
 
+OURS = "eightbit."
+"""How the metadata begin that this package writes into a graph; others are dropped at loading."""
 MAX_BYTES = 2**31 - 2**20  # protobuf stops at 2 GiB; leave room for the nodes beside the weights
 WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 

@@ -1,14 +1,13 @@
-"""A graph to a file that appears whole or not at all."""
+"""A graph to the bytes of an ONNX file, and to a file that appears whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 
-from eightbit.errors import ExportError
+from eightbit.files import write_whole
 from eightbit.graph.packing import packed
 from eightbit.graph.run import to_proto
 
@@ -31,26 +30,3 @@ def file_bytes(model: ir.Model) -> bytes:
     proto = to_proto(packed(model))
     del proto.graph.value_info[:]
     return proto.SerializeToString()
-
-
-def write_whole(data: bytes, path: str | os.PathLike[str]) -> Path:
-    """Write `data` to `path` through a temporary file in the same folder. Raises ExportError."""
-    target = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; this one is an ordinary output
-        os.replace(temporary, target)
-    except BaseException as cause:  # Ctrl-C too must not leave the temporary file behind
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if not isinstance(cause, OSError):
-            raise
-        raise ExportError(
-            f"cannot write {target}: {cause.strerror or cause}; choose a writable place"
-        ) from cause
-    return target

@@ -14,15 +14,13 @@ from eightbit.plot.look import BLACK, BLUE, FLOAT_COLOR, INT8_COLOR, ORANGE, SKY
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from eightbit.answers import Answers
-    from eightbit.comparison import Comparison
-    from eightbit.layers import TensorHistogram
+    from eightbit.plot.drawable import Leads, Rows, Spread
 
 MOST_NAMES = 32
 """Rows of a heat map that carry their tensor's name; of more, every second or third does."""
 
 
-def layer_sqnr(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
+def layer_sqnr(comparison: Rows, *, ax: Axes | None = None) -> Axes:
     """SQNR of every tensor of a comparison in the order of the graph; the three noisiest carry their names."""
     axes = axes_for(ax)
     rows = [row for row in comparison.layers if np.isfinite(row.sqnr_db)]
@@ -63,7 +61,7 @@ def sqnr_by_bits(measured: Mapping[str, Mapping[int, float]], *, ax: Axes | None
     return axes
 
 
-def layers_by_recipe(reports: Mapping[str, Comparison], *, ax: Axes | None = None) -> Axes:
+def layers_by_recipe(reports: Mapping[str, Rows], *, ax: Axes | None = None) -> Axes:
     """Heat map of SQNR in dB: a row for each tensor that any of the `reports` has, a column for each report by name.
 
     A tensor that a report does not have, because it stayed in float there, is left grey; one without any error has
@@ -81,7 +79,7 @@ def layers_by_recipe(reports: Mapping[str, Comparison], *, ax: Axes | None = Non
     return axes
 
 
-def layers_by_sample(report: Comparison, *, ax: Axes | None = None) -> Axes:
+def layers_by_sample(report: Rows, *, ax: Axes | None = None) -> Axes:
     """Heat map of SQNR in dB: a row for each tensor, a column for each sample that `compare` looked into."""
     cells = np.array([row.by_sample for row in report.layers], np.float64)
     if cells.ndim != 2 or not cells.size:
@@ -91,7 +89,7 @@ def layers_by_sample(report: Comparison, *, ax: Axes | None = None) -> Axes:
     return axes
 
 
-def ranges(histograms: Sequence[TensorHistogram], *, ax: Axes | None = None) -> Axes:
+def ranges(histograms: Sequence[Spread], *, ax: Axes | None = None) -> Axes:
     """What the float values of each tensor span, in codes of its grid, over the 256 codes that there are.
 
     A bar that leaves the band is clipped; one that is much shorter than the band wastes codes.
@@ -111,7 +109,7 @@ def ranges(histograms: Sequence[TensorHistogram], *, ax: Axes | None = None) -> 
     return axes
 
 
-def tensor_histogram(histogram: TensorHistogram, *, ax: Axes | None = None) -> Axes:
+def tensor_histogram(histogram: Spread, *, ax: Axes | None = None) -> Axes:
     """A tensor's values in float and after quantization, over the range of its grid; counts on a logarithmic scale.
 
     The title says how much is clipped. Float values beyond the edges are counted at the ends.
@@ -131,7 +129,7 @@ def tensor_histogram(histogram: TensorHistogram, *, ax: Axes | None = None) -> A
     return axes
 
 
-def leads(answers: Answers, *, ax: Axes | None = None) -> Axes:
+def leads(answers: Leads, *, ax: Axes | None = None) -> Axes:
     """Each sample's noise against the lead of its float answer; those on or above the diagonal changed their answer."""
     axes = axes_for(ax)
     changed = answers.flipped

@@ -9,11 +9,10 @@ from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from eightbit.tuning.sensitivity import Sensitivity
-    from eightbit.tuning.target import Trial, Tuned
+    from eightbit.plot.drawable import Sources, Trial, Trials
 
 
-def front(tuned: Tuned, *, ax: Axes | None = None) -> Axes:
+def front(tuned: Trials, *, ax: Axes | None = None) -> Axes:
     """Every trial by size and quality, the front as a line, the chosen one ringed, the budget as dashed lines.
 
     Quality is the drop of accuracy in points where it was measured (less is better, so the axis points down), else
@@ -42,9 +41,7 @@ def front(tuned: Tuned, *, ax: Axes | None = None) -> Axes:
     return axes
 
 
-def sensitivity(
-    found: Sensitivity, *, weights: int = 8, activations: int = 8, ax: Axes | None = None
-) -> Axes:
+def sensitivity(found: Sources, *, weights: int = 8, activations: int = 8, ax: Axes | None = None) -> Axes:
     """SQNR of the outputs with one source quantized alone, weights and activations in the order of the graph.
 
     The three noisiest of all carry the names of their nodes.

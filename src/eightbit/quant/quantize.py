@@ -11,27 +11,27 @@ import onnx
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.data.feeds import specs
+from eightbit.data.replay import replayable
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.channels import channel_peaks
-from eightbit.graph.equalize import elastic_groups, equalize
-from eightbit.graph.feeds import specs
 from eightbit.graph.model import constant
+from eightbit.graph.rescale.channels import channel_peaks
+from eightbit.graph.rescale.equalize import elastic_groups, equalize
+from eightbit.graph.rescale.smooth import smooth, smooth_sites
 from eightbit.graph.run import to_bytes
-from eightbit.graph.smooth import smooth, smooth_sites
-from eightbit.quant.calibrate import Progress, calibrate, parameters
-from eightbit.quant.calibrators import predicted_sqnr_db
-from eightbit.quant.dynamic import insert_dynamic, place_dynamic
-from eightbit.quant.layout import Layout
-from eightbit.quant.moments import Moments, layer_moments
-from eightbit.quant.observers import Histogram, State
-from eightbit.quant.placement import FIXED_LIMITS, Placement, place
-from eightbit.quant.qdq import insert_qdq
-from eightbit.quant.recipe import Activations, Recipe
-from eightbit.quant.replay import replayable
-from eightbit.quant.sequential import TAKES_BIAS, sequential_layers
-from eightbit.quant.tables import encode_tables, insert_tables
-from eightbit.quant.weight_only import place_weights
-from eightbit.quant.weights import EncodedLayer, encode_layer
+from eightbit.quant.choose.placement import FIXED_LIMITS, Placement, place
+from eightbit.quant.choose.recipe import Activations, Recipe
+from eightbit.quant.choose.weight_only import place_weights
+from eightbit.quant.encode.sequential import TAKES_BIAS, sequential_layers
+from eightbit.quant.encode.weights import EncodedLayer, encode_layer
+from eightbit.quant.methods.calibrators import predicted_sqnr_db
+from eightbit.quant.methods.observers import Histogram, State
+from eightbit.quant.observe.calibrate import Progress, calibrate, parameters
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import Moments, layer_moments
+from eightbit.quant.write.dynamic import insert_dynamic, place_dynamic
+from eightbit.quant.write.embeddings import encode_tables, insert_tables
+from eightbit.quant.write.qdq import insert_qdq
 
 RESIDUAL_FLOOR_DB = 28
 """In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""

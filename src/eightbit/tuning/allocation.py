@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from eightbit.quant.recipe import FLOAT, Keep, Layer, Recipe
+from eightbit.quant.choose.recipe import FLOAT, Keep, Layer, Recipe
 from eightbit.tuning.probes import Kind
 from eightbit.tuning.sensitivity import Sensitive, Sensitivity
 

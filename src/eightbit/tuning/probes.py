@@ -18,11 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, fake_quantize
-from eightbit.graph.feeds import Feeds
+from eightbit.data.feeds import Feeds
 from eightbit.graph.model import constant, input_at
 from eightbit.graph.run import FloatSession
-from eightbit.quant.layout import Layout
-from eightbit.quant.weights import EncodedLayer
+from eightbit.quant.encode.weights import EncodedLayer
+from eightbit.quant.observe.layout import Layout
 from eightbit.tuning.design import weighing_design
 
 

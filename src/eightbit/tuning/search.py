@@ -23,16 +23,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eightbit.comparison import measure
+from eightbit.data.feeds import batches
 from eightbit.errors import CalibrationError
-from eightbit.graph.feeds import batches
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, load
-from eightbit.quant.calibrate import Progress
-from eightbit.quant.calibrators import MSE
-from eightbit.quant.placement import CLAMPS, MOVES
+from eightbit.quant.choose.placement import CLAMPS, MOVES
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.methods.calibrators import MSE
+from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import Stage
-from eightbit.quant.recipe import Recipe
+from eightbit.report.comparison import measure
 from eightbit.tuning.allocation import (
     FLOAT_BITS,
     STORED,

@@ -23,20 +23,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.data.feeds import Feeds, samples, specs
+from eightbit.data.replay import replayable
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.graph.feeds import Feeds, samples, specs
 from eightbit.graph.model import constant
 from eightbit.model import Model, load
-from eightbit.quant.calibrate import Progress
-from eightbit.quant.layout import Layout
-from eightbit.quant.moments import Moments
-from eightbit.quant.placement import Placement
+from eightbit.quant.choose.placement import Placement
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.encode.weights import EncodedLayer, steps_of
+from eightbit.quant.methods.rounding import output_error
+from eightbit.quant.observe.calibrate import Progress
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import Moments
 from eightbit.quant.quantize import Stage, encoded, fitted, placed, stage
-from eightbit.quant.recipe import Recipe
-from eightbit.quant.replay import replayable
-from eightbit.quant.rounding import output_error
-from eightbit.quant.weights import EncodedLayer, steps_of
-from eightbit.tables import Table
+from eightbit.report.table import Table
 from eightbit.tuning.probes import Kind, Noise, Source, probe
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16)

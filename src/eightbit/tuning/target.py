@@ -11,9 +11,9 @@ from typing import Any
 
 from eightbit.errors import QuantizationError
 from eightbit.model import QuantizedModel
-from eightbit.quant.recipe import Recipe
-from eightbit.quant.recipe_text import write_recipe
-from eightbit.tables import Table, decibels
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.choose.recipe_text import write_recipe
+from eightbit.report.table import Table, decibels
 from eightbit.tuning.sensitivity import Sensitivity
 
 

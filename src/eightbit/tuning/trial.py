@@ -23,17 +23,17 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from eightbit.data.feeds import Feeds, batches
+from eightbit.data.labelled import Labelled
+from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.errors import EngineError, QuantizationError
-from eightbit.graph.feeds import Feeds, batches
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.run import FloatSession, to_bytes
 from eightbit.graph.save import file_bytes
-from eightbit.labelled import Labelled
 from eightbit.model import Model, QuantizedModel, Report
+from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.quantize import Stage, finish
-from eightbit.quant.recipe import Recipe
-from eightbit.target.sessions import OnnxRuntime
 from eightbit.tuning.sensitivity import stage_for_tuning
 from eightbit.tuning.target import Trial
 

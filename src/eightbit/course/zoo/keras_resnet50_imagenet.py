@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 
 from eightbit.errors import LoadError
-from eightbit.graph.quiet import silence
+from eightbit.graph.source.quiet import silence
 
 FILE = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
 

@@ -1,0 +1,95 @@
+"""Float graph -> float graph in the shape that calibration and quantization expect.
+
+Every pass keeps what the graph computes, up to the rounding of products that are now taken once.
+What `prepare` leaves: opset 21 where ONNX can convert, weights and biases as initializers, no
+BatchNormalization behind a linear layer, explicit pads, Reshape targets constant with the batch free,
+no transposes that cancel, and a shape on every tensor that shape inference can follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from eightbit.graph import run
+from eightbit.graph.prepare import affine_layers, attention, constants, rows, shapes, spatial, transposes
+from eightbit.graph.source import naming
+from eightbit.graph.source.onnx_file import COMMON_OPSET
+from eightbit.graph.source.quiet import silence
+
+Pass = Callable[[ir.Model], int]
+
+# Constants first: what the others match on must be visible as an initializer.
+PASSES: tuple[Pass, ...] = (
+    constants.fold_constants,
+    shapes.fold_shapes,
+    shapes.fold_reshape_targets,
+    shapes.infer_reshapes,
+    constants.drop_no_ops,
+    constants.squeeze_to_reshape,
+    spatial.explicit_windows,
+    spatial.fold_pad,
+    spatial.mean_to_global_pool,
+    transposes.reshape_transpose_reshape,
+    transposes.cancel_transposes,
+    transposes.sink_transposes,
+    affine_layers.matmul_to_gemm,
+    affine_layers.normalize_gemm,
+    affine_layers.fold_batchnorm,
+    affine_layers.fold_constant_affine,
+    affine_layers.unshare_biases,
+    rows.linear_to_gemm,
+    rows.fold_score_scale,
+    attention.fold_attention_biases,
+)
+MAX_ROUNDS = 20  # each round removes or settles nodes; real models need two to four
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A new graph that computes the same and is ready for calibration; `model` is not changed.
+
+    Graph inputs and outputs keep names, dtypes and shapes; node names survive.
+    """
+    prepared = _at_common_opset(model)
+    passes.RemoveInitializersFromInputsPass()(prepared)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(prepared)
+    infer_shapes(prepared)
+    for _ in range(MAX_ROUNDS):
+        changed = sum(fold(prepared) for fold in PASSES)
+        tidy(prepared)
+        if not changed:
+            break
+    naming.fill_names(prepared)
+    return prepared
+
+
+def tidy(model: ir.Model) -> None:
+    """Drop unread nodes and initializers, sort, and infer shapes anew, in place."""
+    passes.RemoveUnusedNodesPass()(model)
+    passes.TopologicalSortPass()(model)
+    infer_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Set dtype and shape of every tensor that ONNX's shape inference can follow, in place.
+
+    Without data propagation: it writes out every 1-D tensor whose length it knows, so that one
+    ConstantOfShape can exhaust memory. `shapes` follows shape arithmetic instead.
+    """
+    with silence():  # the pass logs a traceback where it meets an op that it does not know
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+
+
+def _at_common_opset(model: ir.Model) -> ir.Model:
+    """A copy at opset 21; a graph that is newer, or that the converter refuses, keeps its own."""
+    opset = model.opset_imports.get("", COMMON_OPSET)
+    if opset < COMMON_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(run.to_proto(model), COMMON_OPSET)
+            return ir.from_proto(proto)
+        except Exception:  # RuntimeError or ConvertError: an op that the converter has no rule for
+            return model.clone()
+    return model.clone()

@@ -1,0 +1,83 @@
+"""PyTorch module, Keras model, ONNX file or proto -> float graph (`onnx_ir.Model`).
+
+The graph that comes out has passed ONNX's checker, holds its weights, is finite, uses opset 13 or newer,
+has unique node and tensor names, and carries no exporter metadata. `fold.prepare` takes it from here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from eightbit.data.feeds import specs
+from eightbit.errors import EngineError, LoadError
+from eightbit.graph import run
+from eightbit.graph.model import OURS, check_weights
+from eightbit.graph.source import frameworks, naming, onnx_file
+
+
+def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> ir.Model:
+    """Turn `source` into a float graph.
+
+    `source`: a torch.nn.Module (needs `example`, one input set), a keras.Model, the path of an ONNX file, an
+    onnx.ModelProto or an onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
+    Raises LoadError (unreadable, unsafe, not finite, op unknown to ONNX Runtime) or MissingExtra.
+    """
+    if isinstance(source, ir.Model):
+        model = ir.from_proto(onnx_file.checked(ir.to_proto(source)))
+    elif isinstance(source, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        model = ir.from_proto(onnx_file.checked(copy))
+    elif isinstance(source, str | os.PathLike):
+        model = ir.from_proto(onnx_file.read_file(source))
+    elif frameworks.is_torch(source):
+        model = frameworks.from_torch(source, example)
+    elif frameworks.is_keras(source):
+        model = frameworks.from_keras(source, example)
+    else:
+        raise LoadError(
+            f"a {type(source).__name__} cannot be loaded; give a torch.nn.Module, a keras.Model, "
+            "the path of an ONNX file or an onnx.ModelProto"
+        )
+    return _finished(model, name)
+
+
+def _finished(model: ir.Model, name: str | None) -> ir.Model:
+    if model.functions:
+        passes.InlinePass()(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    if any(naming.TORCH_SCOPES in node.metadata_props for node in model.graph):
+        naming.rename(model, naming.torch_scope, keep_parameters=True)  # a file that PyTorch exported
+    passes.ClearMetadataAndDocStringPass()(model)
+    ours = {key: text for key, text in model.metadata_props.items() if key.startswith(OURS)}
+    model.metadata_props.clear()
+    model.metadata_props.update(ours)  # what `compare` needs to know of an equalized graph
+    model.doc_string = model.graph.doc_string = None
+    naming.fill_names(model)
+    if name is not None:
+        model.graph.name = name
+    specs(model)
+    check_weights(model)
+    try:
+        onnx.checker.check_model(run.to_proto(model))
+    except onnx.checker.ValidationError as cause:
+        raise LoadError(f"the ONNX checker refuses the model: {str(cause).splitlines()[0]}") from cause
+    _refuse_unknown_domains(model)
+    return model
+
+
+def _refuse_unknown_domains(model: ir.Model) -> None:
+    """An op outside the standard domain is welcome (it will run in float) if ONNX Runtime has it."""
+    foreign = [n for g in model.graphs() for n in g if n.domain not in ("", "ai.onnx")]
+    if not foreign:
+        return
+    try:
+        run.session(run.to_bytes(model), optimize=False, threads=1)
+    except EngineError as cause:
+        ops = ", ".join(dict.fromkeys(f"{n.domain}::{n.op_type} (node '{n.name}')" for n in foreign))
+        raise LoadError(f"ONNX Runtime cannot run {ops}: {cause}; export without these ops") from cause

@@ -1,0 +1,162 @@
+"""Operations on single codes: the borders, tables of one code, and tables of two.
+
+An operation on two 8-bit codes has 65,536 possible inputs. Its table is computed once, with all the care of the exact
+float32 formula; after that, running it is one look-up an element, in every arithmetic. Where one of its tensors has 16
+bits no table is worth its bytes, and the float32 formula of the runtime is taken element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import INT8, INT32, dequantize, quantize
+from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
+from eightbit.arith.fma import fma32
+from eightbit.integer.program import Add, Codes, Dequantize, Lookup, Mul, Op, Program, Quantize, TensorInfo
+
+UINT8_SHIFT = 128  # family B computes with the uint8 codes of ONNX Runtime on x86: q + 128, z + 128
+ADD_LEFT_SHIFT = 20  # TFLite, reference_ops/add.h
+Operands = tuple[TensorInfo, TensorInfo, TensorInfo]
+
+
+def quantize_input(op: Quantize, program: Program, arithmetic: Arithmetic) -> Callable[[NDArray], NDArray]:
+    """A function from a float tensor to its codes (ONNX QuantizeLinear, in every arithmetic)."""
+    params = program.tensors[op.outputs[0]].params
+    return lambda x: quantize(np.asarray(x, np.float32), params)
+
+
+def dequantize_output(
+    op: Dequantize, program: Program, arithmetic: Arithmetic
+) -> Callable[[NDArray], NDArray]:
+    """A function from codes to the float32 numbers they stand for."""
+    params = program.tensors[op.inputs[0]].params
+    return lambda q: dequantize(q, params)
+
+
+def lookup(op: Lookup, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
+    """A function that sends each code through the table of `op`."""
+    return lambda q: through_table(op.table, q)
+
+
+def through_table(table: Codes, codes: Codes) -> Codes:
+    """`table[code - smallest code]` for each code; the table is rolled so that the bits of the code are the index."""
+    rolled = np.roll(table, -(len(table) // 2))
+    return np.take(rolled, codes.view(np.uint8 if codes.dtype == np.int8 else np.uint16), mode="clip")
+
+
+def binary(op: Add | Mul, program: Program, arithmetic: Arithmetic) -> Callable[[Codes, Codes], Codes]:
+    """A function of two tensors of codes, broadcasting."""
+    a, b = (program.tensors[name] for name in op.inputs)
+    y = program.tensors[op.outputs[0]]
+    if {a.itype, b.itype, y.itype} != {INT8}:
+        return _wide(np.add if isinstance(op, Add) else np.multiply, (a, b, y))
+    rule = _RULES[type(op), arithmetic is Arithmetic.ONNX]
+    grid = np.arange(-128, 128)
+
+    def build(first: TensorInfo, second: TensorInfo) -> Codes:
+        if arithmetic is Arithmetic.ONNX:
+            codes = rule(grid[:, None], grid[None, :], (first, second, y))
+        else:
+            codes = rule(grid[:, None], grid[None, :], (first, second, y), arithmetic)
+        return np.ascontiguousarray(np.roll(codes, (-UINT8_SHIFT, -UINT8_SHIFT), (0, 1))).reshape(-1)
+
+    table = build(a, b)
+    # ONNX Runtime's QLinearAdd hands a broadcast first operand over as the second one: the float32 sums differ.
+    swapped = build(b, a) if isinstance(op, Add) and arithmetic is Arithmetic.ONNX else None
+
+    def apply(left: Codes, right: Codes) -> Codes:
+        if swapped is not None and _repeats_inside(left.shape, right.shape):
+            return _pairwise(swapped, right, left)
+        return _pairwise(table, left, right)
+
+    return apply
+
+
+def _wide(function: np.ufunc, infos: Operands) -> Callable[[Codes, Codes], Codes]:
+    """The operation on real numbers in float32, then codes: what ONNX Runtime does where one tensor has 16 bits."""
+    first, second, y = (info.params for info in infos)
+    return lambda left, right: quantize(function(dequantize(left, first), dequantize(right, second)), y)
+
+
+def _pairwise(table: Codes, left: Codes, right: Codes) -> Codes:
+    shape = np.broadcast_shapes(left.shape, right.shape)
+    pairs = np.empty((*shape, 2), np.uint8)
+    pairs[..., 0], pairs[..., 1] = right.view(np.uint8), left.view(np.uint8)
+    index = pairs.view("<u2")[..., 0]
+    return np.take(table, index, mode="clip")
+
+
+def _repeats_inside(left: tuple[int, ...], right: tuple[int, ...]) -> bool:
+    """Whether the left operand is constant along the innermost axis on which the two are not both 1."""
+    rank = max(len(left), len(right))
+    ones = (1,) * rank
+    for m, n in zip(reversed((ones + left)[-rank:]), reversed((ones + right)[-rank:]), strict=True):
+        if (m, n) != (1, 1):
+            return m == 1
+    return False
+
+
+def add_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
+    """ONNX Runtime's QLinearAdd with FMA (mlas, qladd_avx2.cpp), on uint8 codes, all in float32:
+
+    r_a = s_a / s_y,  r_b = s_b / s_y,  F = z_y - fma(r_a, z_a, r_b * z_b),  y = RNE(fma(a, r_a, fma(b, r_b, F))).
+    The fma inside F is the compiler's contraction of `r_a * z_a + r_b * z_b`.
+    """
+    s_a, s_b, s_y = (np.float32(info.scale) for info in infos)
+    z_a, z_b, z_y = (np.float32(info.zero_point + UINT8_SHIFT) for info in infos)
+    r_a, r_b = s_a / s_y, s_b / s_y
+    fixed = z_y - fma32(r_a, z_a, r_b * z_b)
+    total = fma32(a + UINT8_SHIFT, r_a, fma32(b + UINT8_SHIFT, r_b, fixed))
+    return _from_uint8(total)
+
+
+def mul_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
+    """ONNX Runtime's QLinearMul (mlas, qlmul.cpp), in float32: RNE((a - z_a)(b - z_b) * (s_a * s_b / s_y) + z_y)."""
+    first, second, y = infos
+    ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(y.scale)
+    product = ((a - first.zero_point) * (b - second.zero_point)).astype(np.float32)
+    return _from_uint8(product * ratio + np.float32(y.zero_point + UINT8_SHIFT))
+
+
+def _from_uint8(value: NDArray[np.float32]) -> Codes:
+    """Round to uint8, ties to even there, and shift to int8."""
+    return (np.clip(np.rint(value), 0, 255) - UINT8_SHIFT).astype(np.int8)
+
+
+def add_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
+    """TFLite's Add (reference_ops/add.h): both inputs to 20 extra bits at twice the larger scale, then the sum down."""
+    first, second, y = infos
+    s_a, s_b, s_y = (np.float64(info.scale) for info in infos)
+    twice = 2 * max(s_a, s_b)
+    total = sum(
+        _scaled((codes - info.zero_point) << ADD_LEFT_SHIFT, s / twice, arithmetic)
+        for codes, info, s in ((a, first, s_a), (b, second, s_b))
+    )
+    down = _scaled(np.asarray(total), twice / (2**ADD_LEFT_SHIFT * s_y), arithmetic)
+    return np.clip(down + y.zero_point, INT8.qmin, INT8.qmax).astype(np.int8)
+
+
+def mul_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
+    """TFLite's Mul (reference_ops/mul.h): the product of the codes times s_a s_b / s_y."""
+    first, second, y = infos
+    real = np.float64(first.scale) * np.float64(second.scale) / np.float64(y.scale)
+    product = (a - first.zero_point) * (b - second.zero_point)
+    return np.clip(_scaled(product, real, arithmetic) + y.zero_point, INT8.qmin, INT8.qmax).astype(np.int8)
+
+
+def _scaled(acc: NDArray, real: np.float64, arithmetic: Arithmetic) -> NDArray[np.int64]:
+    """`acc * real` as an int32, by multiplier and shift."""
+    m, shift = quantize_multiplier(real)
+    fixed = requantize_c if arithmetic is Arithmetic.TFLITE else requantize_d
+    return fixed(acc.astype(np.int32), m, shift, 0, INT32).astype(np.int64)
+
+
+_RULES: dict[tuple[type[Op], bool], Callable[..., Codes]] = {
+    (Add, True): add_b,
+    (Add, False): add_fixed,
+    (Mul, True): mul_b,
+    (Mul, False): mul_fixed,
+}

@@ -1,0 +1,393 @@
+"""One rule an operator: a float node between DequantizeLinear and QuantizeLinear becomes integer operations.
+
+A matrix product needs no QuantizeLinear: where only float nodes read it, its accumulators are scaled to float32.
+A rule returns the operations, or the reason why it declines; a node that is declined stays in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import INT8, dequantize, quantize
+from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
+from eightbit.integer import program as p
+from eightbit.integer.lower.codes import BIAS_SCALE_RTOL, CODE_TYPES, CodeTensors, Constant, to_canonical
+
+Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
+
+
+def conv(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Conv with constant signed weight codes (scale per output channel or one) and int32 bias, over one or two axes."""
+    ends = _ends(node, codes, 1)
+    weight = codes.fixed(input_at(node, 1))
+    if isinstance(ends, str) or weight is None:
+        return ends if isinstance(ends, str) else "its weight is not constant codes"
+    (x,), y = ends
+    read = _layer(node, (codes, x), weight, 0)
+    if isinstance(read, str):
+        return read
+    w, bias, scale = read
+    if w.ndim not in (3, 4):
+        return f"a convolution over {w.ndim - 2} axes; 1 and 2 have a rule"
+    axes = w.ndim - 2
+    strides, dilations = ints(node, "strides") or (1,) * axes, ints(node, "dilations") or (1,) * axes
+    pads = _pads(node, w.shape[2:], strides, dilations)
+    if isinstance(pads, str):
+        return pads
+    group = attribute(node, "group", 1)
+    return [p.Conv(_name(node), (x,), (y,), w, bias, scale, strides, pads, dilations, group)]
+
+
+def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Gemm with alpha 1, beta 1, A as it is, and constant B."""
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+    if (alpha, beta, attribute(node, "transA", 0)) != (1.0, 1.0, 0):
+        return f"Gemm with alpha {alpha}, beta {beta}, transA {attribute(node, 'transA', 0)}; 1, 1, 0 have a rule"
+    ends = _ends(node, codes, 1, to_float=True)
+    weight = codes.fixed(input_at(node, 1))
+    if isinstance(ends, str) or weight is None:
+        return ends if isinstance(ends, str) else "its weight is not constant codes"
+    (x,), y = ends
+    transposed = bool(attribute(node, "transB", 0))
+    read = _layer(node, (codes, x), weight, 0 if transposed else 1)
+    if isinstance(read, str):
+        return read
+    w, bias, scale = read
+    kind = p.Gemm if y in codes.tensors else p.GemmToFloat
+    return [kind(_name(node), (x,), (y,), np.ascontiguousarray(w.T) if transposed else w, bias, scale)]
+
+
+def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """MatMul with a constant matrix (scale per column or one), or of two tensors of codes."""
+    weight = codes.fixed(node.inputs[1])
+    if (
+        weight is not None
+        and weight.codes.ndim == 2
+        and codes.read(node.inputs[0]) not in (None, weight.name)
+    ):
+        ends = _ends(node, codes, 1, to_float=True)
+        if isinstance(ends, str):
+            return ends
+        (x,), y = ends
+        read = _layer(node, (codes, x), weight, 1)
+        if isinstance(read, str):
+            return read
+        if y in codes.tensors:
+            return [p.Gemm(_name(node), (x,), (y,), *read)]
+        after = sole_consumer(node.outputs[0])
+        if (
+            after is not None
+            and is_op(after, "Add")
+            and any(constant(value) is not None for value in after.inputs)
+        ):
+            return "a constant is added to it in float; ONNX Runtime makes the two a Gemm in float"
+        return [p.GemmToFloat(_name(node), (x,), (y,), *read)]
+    ends = _ends(node, codes, 2, to_float=True)
+    if isinstance(ends, str):
+        return ends
+    inputs, y = ends
+    if any(len(s) < 2 for s in (codes.tensors[name].shape for name in inputs) if s is not None):
+        return "a product with a vector"
+    return [(p.MatMul if y in codes.tensors else p.MatMulToFloat)(_name(node), inputs, (y,))]
+
+
+def add(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Add of two tensors of codes."""
+    ends = _ends(node, codes, 2)
+    return ends if isinstance(ends, str) else [p.Add(_name(node), ends[0], (ends[1],))]
+
+
+def mul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Mul of two tensors of codes."""
+    ends = _ends(node, codes, 2)
+    return ends if isinstance(ends, str) else [p.Mul(_name(node), ends[0], (ends[1],))]
+
+
+def max_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """MaxPool over one or two axes; the largest code stands for the largest number."""
+    geometry = _pool(node)
+    if isinstance(geometry, str):
+        return geometry
+    kernel, strides, pads, dilations = geometry
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        return "its second output is used"
+    ceil = bool(attribute(node, "ceil_mode", 0))
+    return _carry(
+        node, codes, lambda x, y: p.MaxPool(_name(node), x, y, kernel, strides, pads, dilations, ceil)
+    )
+
+
+def average_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """AveragePool over one or two axes."""
+    geometry, ends = _pool(node), _ends(node, codes, 1)
+    if isinstance(geometry, str) or isinstance(ends, str):
+        return geometry if isinstance(geometry, str) else str(ends)
+    kernel, strides, pads, dilations = geometry
+    if set(dilations) != {1}:
+        return f"AveragePool with dilations {dilations}"
+    ceil, include = bool(attribute(node, "ceil_mode", 0)), bool(attribute(node, "count_include_pad", 0))
+    return [p.AveragePool(_name(node), ends[0], (ends[1],), kernel, strides, pads, ceil, include)]
+
+
+def global_average_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """GlobalAveragePool."""
+    ends = _ends(node, codes, 1)
+    return ends if isinstance(ends, str) else [p.GlobalAveragePool(_name(node), ends[0], (ends[1],))]
+
+
+def softmax(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Softmax along one axis (opset 13 and later)."""
+    ends = _ends(node, codes, 1)
+    if isinstance(ends, str):
+        return ends
+    (x,), y = ends
+    if codes.tensors[x].itype != INT8 or codes.tensors[y].itype != INT8:
+        return "a Softmax of 16-bit codes has no integer kernel"
+    return [p.Softmax(_name(node), (x,), (y,), attribute(node, "axis", -1))]
+
+
+def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Concat; inputs of another scale than the output get a table."""
+    ends = _ends(node, codes, len(node.inputs))
+    if isinstance(ends, str):
+        return ends
+    inputs, y = ends
+    tables = tuple(requantize_table(codes.tensors[x], codes.tensors[y]) for x in inputs)
+    return [p.Concat(_name(node), inputs, (y,), attribute(node, "axis"), tables)]
+
+
+def reshape(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Reshape to a constant shape, or to one that other nodes compute."""
+    target_value = input_at(node, 1)
+    shape = constant(target_value)
+    if attribute(node, "allowzero", 0) and (shape is None or 0 in shape):
+        return "it may ask for an axis of length 0"
+    if shape is None:
+        lengths = str(target_value.name) if target_value is not None else ""
+        return _carry(node, codes, lambda x, y: p.ReshapeTo(_name(node), (*x, lengths), y))
+    target = tuple(int(d) for d in shape)
+    return _carry(node, codes, lambda x, y: p.Reshape(_name(node), x, y, target))
+
+
+def flatten(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Flatten."""
+    return _carry(node, codes, lambda x, y: p.Flatten(_name(node), x, y, attribute(node, "axis", 1)))
+
+
+def squeeze(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Squeeze of constant axes, or of all that have length 1."""
+    value = input_at(node, 1)
+    axes = constant(value)
+    if value is not None and axes is None:
+        return "its axes are not constant"
+    chosen = None if axes is None else tuple(int(a) for a in axes.reshape(-1))
+    return _carry(node, codes, lambda x, y: p.Squeeze(_name(node), x, y, chosen))
+
+
+def unsqueeze(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Unsqueeze at constant axes."""
+    axes = constant(input_at(node, 1))
+    if axes is None:
+        return "its axes are not constant"
+    chosen = tuple(int(a) for a in axes.reshape(-1))
+    return _carry(node, codes, lambda x, y: p.Unsqueeze(_name(node), x, y, chosen))
+
+
+def transpose(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Transpose; without a perm the axes are reversed, which needs a known rank."""
+    perm = ints(node, "perm")
+    if perm is None:
+        shape = dims(node.inputs[0])
+        if shape is None:
+            return "no perm and an unknown rank"
+        perm = tuple(reversed(range(len(shape))))
+    chosen = perm
+    return _carry(node, codes, lambda x, y: p.Transpose(_name(node), x, y, chosen))
+
+
+def slice_(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Slice with constant bounds."""
+    given = [constant(v) for v in node.inputs[1:]]
+    if any(v is not None and c is None for v, c in zip(node.inputs[1:], given, strict=True)):
+        return "its bounds are not constant"
+    starts, ends, axes, steps = (
+        None if i >= len(given) or given[i] is None else [int(v) for v in given[i]]  # type: ignore[union-attr]
+        for i in range(4)
+    )
+    assert starts is not None and ends is not None
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    bounds = tuple(
+        (axis, start, None if step < 0 and end < -(2**31) + 2 else end, step)
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
+    )
+    return _carry(node, codes, lambda x, y: p.Slice(_name(node), x, y, bounds))
+
+
+def pad(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Pad by constant lengths; the constant padded with becomes a code of the output."""
+    pads, axes = constant(input_at(node, 1)), constant(input_at(node, 3))
+    shape = dims(node.inputs[0])
+    if pads is None or shape is None or (input_at(node, 3) is not None and axes is None):
+        return "its pads are not constant, or the rank is unknown"
+    mode = attribute(node, "mode", "constant")
+    value = input_at(node, 2)
+    number = constant(value) if value is not None else np.float32(0)
+    if number is None:
+        return "its padding value is not constant"
+    chosen = range(len(shape)) if axes is None else [int(a) % len(shape) for a in axes]
+    begin, end = [0] * len(shape), [0] * len(shape)
+    for k, axis in enumerate(chosen):
+        begin[axis], end[axis] = int(pads[k]), int(pads[len(pads) // 2 + k])
+    x = codes.read(node.inputs[0])
+    if x is None:
+        return "its input is not codes"
+    info = codes.tensors[x]
+    code = int(quantize(np.asarray(number, np.float32).reshape(1), info.params)[0])
+    if mode == "constant" and np.float32(info.scale) * np.float32(code - info.zero_point) != np.float32(
+        number
+    ):
+        return f"it pads with {float(np.float32(number))}, which is not a code of its input"
+    return _carry(node, codes, lambda x, y: p.Pad(_name(node), x, y, (*begin, *end), mode, code))
+
+
+RULES: dict[str, Rule] = {
+    "Conv": conv,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "Add": add,
+    "Mul": mul,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool,
+    "Softmax": softmax,
+    "Concat": concat,
+    "Reshape": reshape,
+    "Flatten": flatten,
+    "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
+    "Transpose": transpose,
+    "Slice": slice_,
+    "Pad": pad,
+}
+
+
+def requantize_table(x: p.TensorInfo, y: p.TensorInfo) -> NDArray[np.integer] | None:
+    """Codes of `x` as codes of `y`, through float32 as ONNX does it; None if the two are the same."""
+    return None if x.params == y.params else quantize(dequantize(p.all_codes(x.itype), x.params), y.params)
+
+
+def _carry(
+    node: ir.Node, codes: CodeTensors, make: Callable[[tuple[str, ...], tuple[str, ...]], p.Op]
+) -> list[p.Op] | str:
+    """An operation that carries codes; followed by a table where the output has another scale."""
+    ends = _ends(node, codes, 1)
+    if isinstance(ends, str):
+        return ends
+    (x,), y = ends
+    table = requantize_table(codes.tensors[x], codes.tensors[y])
+    if table is None:
+        return [make((x,), (y,))]
+    between = f"{y}_before"
+    codes.tensors[between] = replace(codes.tensors[x], shape=codes.tensors[y].shape)
+    return [
+        make((x,), (between,)),
+        p.Lookup(f"{_name(node)}_requantize", (between,), (y,), table, "Requantize"),
+    ]
+
+
+def _ends(
+    node: ir.Node, codes: CodeTensors, count: int, *, to_float: bool = False
+) -> tuple[tuple[str, ...], str] | str:
+    """The codes that the first `count` inputs and the output of `node` are; or why they are not.
+
+    With `to_float` an output that no QuantizeLinear reads will do: it is a float tensor, and not in `codes.tensors`.
+    """
+    names = [codes.read(value) for value in node.inputs[:count]]
+    value = node.outputs[0]
+    output = codes.written(value)
+    if None in names:
+        return f"its input {names.index(None)} is not codes of one scale"
+    if output is None and to_float and not any(is_op(use.node, "QuantizeLinear") for use in value.uses()):
+        output = value.name
+    if output is None:
+        return "its output is not quantized, or is also read in float"
+    return tuple(str(n) for n in names), output
+
+
+def _layer(
+    node: ir.Node, source: tuple[CodeTensors, str], weight: Constant, axis: int
+) -> tuple[p.Codes, NDArray[np.int32], NDArray[np.float32]] | str:
+    """Weight, bias and weight scale (C,) of a layer whose output channels lie along `axis` of the weight."""
+    codes, x = source
+    if weight.codes.dtype not in CODE_TYPES or np.any(weight.zero_point != CODE_TYPES[weight.codes.dtype][1]):
+        return "its weight is not symmetric codes of 8 or 16 bits"
+    channels = weight.codes.shape[axis]
+    if weight.scale.ndim == 1 and weight.scale.size > 1 and weight.axis != axis:
+        return f"its weight scales lie along axis {weight.axis}; the output channels along {axis}"
+    scale = np.broadcast_to(weight.scale.reshape(-1), (channels,)).astype(np.float32)
+    w = to_canonical(weight.codes)
+    value = input_at(node, 2) if node.op_type != "MatMul" else None
+    if value is None:
+        return w, np.zeros(channels, np.int32), scale
+    bias = codes.fixed(value)
+    if (
+        bias is None
+        or bias.codes.dtype != np.int32
+        or bias.codes.size not in (1, channels)
+        or bias.zero_point.any()
+    ):
+        return f"its bias is not int32 codes, one for each of {channels} channels"
+    expected = codes.tensors[x].scale * scale
+    if not np.allclose(bias.scale.reshape(-1), expected, rtol=BIAS_SCALE_RTOL, atol=0):
+        codes.problems.append(
+            f"{_name(node)}: the scale of bias {bias.name!r} is {bias.scale.reshape(-1)[0]}; the accumulator's is"
+            f" s_x * s_w = {expected[0]}: quantize the bias with that"
+        )
+    return w, np.broadcast_to(bias.codes.reshape(-1), (channels,)).astype(np.int32), scale
+
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def _pool(node: ir.Node) -> Geometry | str:
+    """Kernel, strides, pads and dilations of a pooling node."""
+    kernel = ints(node, "kernel_shape")
+    if kernel is None or len(kernel) > 2 or attribute(node, "storage_order", 0):
+        return "pooling over one or two axes in row order has a rule"
+    ones = (1,) * len(kernel)
+    strides, dilations = ints(node, "strides") or ones, ints(node, "dilations") or ones
+    pads = _pads(node, kernel, strides, dilations)
+    return pads if isinstance(pads, str) else (kernel, strides, pads, dilations)
+
+
+def _pads(
+    node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> tuple[int, ...] | str:
+    """Explicit pads (begin..., end...); auto_pad SAME is resolved where the input's size is known."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return ints(node, "pads") or (0,) * (2 * len(kernel))
+    if mode == "VALID":
+        return (0,) * (2 * len(kernel))
+    shape = dims(node.inputs[0])
+    sizes = None if shape is None else shape[2:]
+    if sizes is None or None in sizes:
+        return f"auto_pad {mode} with an unknown input size"
+    begin, end = [], []
+    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        assert size is not None
+        total = max(0, (-(-size // s) - 1) * s + d * (k - 1) + 1 - size)
+        less, more = total // 2, total - total // 2
+        begin.append(less if mode == "SAME_UPPER" else more)
+        end.append(more if mode == "SAME_UPPER" else less)
+    return (*begin, *end)
+
+
+def _name(node: ir.Node) -> str:
+    return node.name or f"{node.op_type} -> {node.outputs[0].name}"

@@ -1,0 +1,27 @@
+"""Give back to the bias what quantized weights take from a layer's mean output.
+
+Quantization changes the weights by E, and so the mean of the layer's output by E · mean(x). The mean of the input,
+measured on data, is in the layer's moments; subtracting the shift from the float bias costs nothing at run time.
+Source: Nagel et al. 2019, arXiv 1906.04721, section 4.2 (empirical form).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.quant.observe.moments import Moments
+
+
+def corrected_bias(
+    rows: NDArray[np.float32],
+    dequantized: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    moments: Moments,
+) -> NDArray[np.float32]:
+    """The bias (C,) float32 that keeps the mean output: bias - (dequantized - rows) · mean(x).
+
+    `rows` and `dequantized` are (G, channels of the group, K) as from `moments.rows_of`; a missing bias counts as 0.
+    """
+    shift = np.einsum("gck,gk->gc", dequantized.astype(np.float64) - rows, moments.mean).reshape(-1)
+    return ((0.0 if bias is None else bias.astype(np.float64)) - shift).astype(np.float32)

@@ -1,0 +1,165 @@
+"""Weights and biases to codes: one layer's float arrays in, its integers out.
+
+Weights are symmetric (zero point 0), with one scale for all, for each output channel, or for each group of a
+channel's inputs; a bias is int32 with the scale of its accumulator, s_x * s_w[c], or stays in float where the
+activations do. Chapter 4 derives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.arith.affine import INT32
+from eightbit.errors import QuantizationError
+from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.encode.correct import corrected_bias
+from eightbit.quant.methods.rounding import Codes, Nearest, row_errors
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import Moments
+
+BIAS_LIMIT = 2**30
+"""Largest magnitude of a bias code: half of int32, so that the products have room beside it."""
+
+
+@dataclass(frozen=True)
+class EncodedLayer:
+    """A layer's integers and their scales.
+
+    `weight` has the float weight's shape: int8, or int16 for more than 8 bits. `scale` float32 is () for the whole
+    tensor, (C,) by output channel, or (C, groups) with `group` inputs in each. `bias` is int32 (C,) with `bias_scale`
+    float32 (C,), or float32 (C,) without one, or None.
+    """
+
+    weight: NDArray[np.integer]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32] | NDArray[np.float32] | None = None
+    bias_scale: NDArray[np.float32] | None = None
+    group: int | None = None
+
+
+def encode_layer(
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    layout: Layout,
+    *,
+    input_scale: np.float32 | None,
+    recipe: Recipe,
+    moments: Moments | None = None,
+    parts: Sequence[float] = (1.0,),
+) -> EncodedLayer:
+    """Quantize a layer whose input has scale `input_scale`, or None where the input stays in float.
+
+    `layout` says where the output channels and groups lie in `weight`; `moments` (of the layer's input) are needed
+    by rounding that looks at data and by bias correction. Of the `parts` of its scale each row takes the one with the
+    least error of the output, if there are moments. A scale is widened where the bias would not fit its int32
+    code. Raises QuantizationError for a bias of another length than the channels.
+    """
+    channels = weight.shape[layout.axis]
+    if bias is not None and bias.shape != (channels,):
+        raise QuantizationError(
+            f"bias has shape {bias.shape}, while the weight has {channels} output channels"
+        )
+    choice = recipe.weights
+    group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
+    rows = layout.rows(weight)
+    scale = fit_scale(rows.reshape(channels, -1), choice)
+    if bias is not None and input_scale is not None:
+        scale = _widen_for_bias(scale, bias, input_scale)
+    hessian = _counted(recipe, moments)
+    scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
+    steps = steps_of(scale, group, rows.shape)
+    if recipe.bias_correction and moments is not None:
+        bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
+    weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(choice.itype.dtype))
+    if bias is None or input_scale is None:
+        return EncodedLayer(weight_codes, scale, bias, None, group)
+    bias_scale = np.broadcast_to(np.float32(input_scale) * scale, (channels,)).astype(np.float32)
+    bias_codes = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
+    limited = np.clip(bias_codes, INT32.qmin, INT32.qmax).astype(np.int32)
+    return EncodedLayer(weight_codes, scale, limited, bias_scale)
+
+
+def _rounded(
+    rows: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    choice: Weights,
+    hessian: NDArray[np.float64] | None,
+    parts: Sequence[float],
+) -> tuple[NDArray[np.float32], Codes]:
+    """Scales and codes of `rows`, each row with the part of its scale that errs least."""
+    rounding = choice.rounding or Nearest()
+    group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
+    tried = [(scale * np.float32(part)).astype(np.float32) for part in parts]
+    steps = [steps_of(each, group, rows.shape) for each in tried]
+    if len(tried) == 1 or hessian is None:
+        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian)
+    # The rows once for each part, one below the other: rounding looks at the moments only once.
+    groups, channels, inputs = rows.shape
+    many = np.tile(rows, (1, len(tried), 1))
+    width = steps[0].shape[-1] if steps[0].ndim else 1
+    below = np.concatenate([np.broadcast_to(each, (groups, channels, width)) for each in steps], axis=1)
+    codes = rounding.codes(many, below, choice.itype, hessian)
+    errors = row_errors(many, codes, below, hessian).reshape(groups, len(tried), channels)
+    if scale.ndim == 0:
+        errors = np.broadcast_to(errors.sum(axis=(0, 2))[:, None], errors.shape)
+    best = errors.argmin(axis=1)  # (G, C)
+    found = np.take_along_axis(codes.reshape(groups, -1, channels, inputs), best[:, None, :, None], axis=1)[
+        :, 0
+    ]
+    if scale.ndim == 0:
+        return tried[int(best[0, 0])], found
+    return np.stack(tried)[best.reshape(-1), np.arange(groups * channels)], found
+
+
+def _counted(recipe: Recipe, moments: Moments | None) -> NDArray[np.float64] | None:
+    """The moments of the input that rounding shall look at: around the mean, if the bias gives the mean back.
+
+    That gains 0.6 dB on EfficientNet-Lite0 with weights alone in 8 bits (28.8 to 29.4). With codes for activations it
+    loses 0.1 to 0.3: their noise moves the mean as well, and moments around zero resist that.
+    """
+    if moments is None:
+        return None
+    return moments.centred if recipe.weights_only and recipe.bias_correction else moments.hessian
+
+
+def fit_scale(rows: NDArray[np.float32], choice: Weights) -> NDArray[np.float32]:
+    """The scales that `choice` gives the rows (C, K) of a weight, as in `EncodedLayer`: its calibrator's limits.
+
+    A dead channel or group (all zero) takes the median scale of the living, so that its bias keeps its precision.
+    """
+    if isinstance(choice.granularity, PerTensor):
+        return _scale(choice.range.row_limits(rows.reshape(1, -1), choice.itype)[0], choice)
+    if isinstance(choice.granularity, PerGroup):
+        size = choice.granularity.size
+        parts = [rows[:, start : start + size] for start in range(0, rows.shape[1], size)]
+        limit = np.stack([choice.range.row_limits(part, choice.itype) for part in parts], axis=1)
+    else:
+        limit = choice.range.row_limits(rows, choice.itype)
+    alive = limit > 0
+    return _scale(np.where(alive, limit, np.median(limit[alive]) if alive.any() else 0.0), choice)
+
+
+def steps_of(scale: NDArray[np.float32], group: int | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The scales of a layer so that they broadcast with its rows, whose shape is (G, channels of the group, K)."""
+    if scale.ndim == 0:
+        return scale
+    if group is None:
+        return scale.reshape(*shape[:2], 1)
+    return np.repeat(scale, group, axis=1)[:, : shape[2]].reshape(shape)
+
+
+def _scale(limit: NDArray[np.float64], choice: Weights) -> NDArray[np.float32]:
+    smallest = float(np.finfo(np.float32).tiny)
+    scale = np.maximum(limit / choice.itype.qmax, smallest)
+    return np.where(limit > 0, scale, 1.0).astype(np.float32)
+
+
+def _widen_for_bias(
+    scale: NDArray[np.float32], bias: NDArray[np.float32], input_scale: np.float32
+) -> NDArray[np.float32]:
+    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale))
+    return np.maximum(scale, (needed if scale.ndim else needed.max()).astype(np.float32))

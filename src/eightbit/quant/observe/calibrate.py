@@ -1,0 +1,76 @@
+"""Run calibration data through the float graph and watch the tensors that shall be quantized.
+
+In: a prepared graph, the names to watch, any iterable of inputs. Out: one filled calibrator state a tensor, and from
+those the parameters. One sample is in flight at a time, so memory does not grow with the data and no result depends
+on how the samples were batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.data.feeds import samples, specs
+from eightbit.errors import CalibrationError
+from eightbit.graph.run import FloatSession
+from eightbit.quant.choose.recipe import Activations
+from eightbit.quant.methods.calibrators import Calibrator
+from eightbit.quant.methods.observers import Limits, State
+
+Progress = Callable[[str, int], None]
+"""Told of long work as it goes: the stage, and how many steps of it are done."""
+
+
+def calibrate(
+    model: ir.Model,
+    tensors: Iterable[str],
+    data: Any,
+    calibrator: Calibrator | Mapping[str, Calibrator],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, State]:
+    """A state of `calibrator` for each of `tensors`, filled from `data` (see `feeds.samples` for what it may be).
+
+    A mapping gives each tensor its own calibrator.
+
+    Raises CalibrationError for data that do not fit the graph's inputs or are empty, and for a tensor that takes
+    a value that is not finite.
+    """
+    states = {
+        name: (calibrator[name] if isinstance(calibrator, Mapping) else calibrator).state()
+        for name in tensors
+    }
+    session = FloatSession(model, list(states))
+    for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
+        for name, array in session.run(sample).items():
+            try:
+                states[name].update(array)
+            except CalibrationError as cause:
+                raise CalibrationError(
+                    f"tensor {name!r}, calibration sample {count - 1}: {cause}; look for an overflow in the float model"
+                ) from cause
+        if progress is not None:
+            progress("calibrate", count)
+    return states
+
+
+def parameters(
+    states: Mapping[str, State],
+    choice: Activations | Mapping[str, Activations],
+    *,
+    fixed: Mapping[str, Limits] | None = None,
+) -> dict[str, QuantParams]:
+    """Scale and zero point of each tensor: its `fixed` limits if given, else those its calibrator finds.
+
+    `choice` is one for all tensors, or a mapping by name.
+    """
+    known = fixed or {}
+    found = {}
+    for name, state in states.items():
+        own = choice[name] if isinstance(choice, Mapping) else choice
+        lo, hi = known.get(name) or own.range.limits(state, own.itype, own.symmetric)
+        found[name] = params_from_range(lo, hi, own.itype, symmetric=own.symmetric)
+    return found

@@ -1,0 +1,106 @@
+"""How a layer's weight meets its input: every Conv, Gemm and MatMul as rows times positions.
+
+Rounding and correction see all layers alike: `rows` (G groups, C channels of the group, K inputs), and `positions`
+(G, K, N), the vectors of the input that those rows are multiplied with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eightbit.graph.model import attribute, constant, ints
+from eightbit.quant.choose.placement import channel_axis
+
+
+@dataclass(frozen=True)
+class Window:
+    """A convolution's way over its input; `pads` are all begins, then all ends, as in ONNX."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The axis of the output channels in a weight, and for a convolution its window."""
+
+    axis: int
+    window: Window | None = None
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Layout:
+        """The layout of a Conv, Gemm or MatMul with a constant weight."""
+        if node.op_type != "Conv":
+            return cls(channel_axis(node))
+        weight = constant(node.inputs[1])
+        assert weight is not None
+        kernel = weight.shape[2:]
+        ones = (1,) * len(kernel)
+        pads = ints(node, "pads") or (0,) * (2 * len(kernel))
+        strides, dilations = ints(node, "strides") or ones, ints(node, "dilations") or ones
+        return cls(0, Window(kernel, strides, dilations, pads, attribute(node, "group", 1)))
+
+    def rows(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """A weight as (G, channels of the group, K), one row an output channel."""
+        groups = 1 if self.window is None else self.window.groups
+        moved = np.moveaxis(weight, self.axis, 0)
+        return moved.reshape(groups, moved.shape[0] // groups, -1)
+
+    def weight(self, rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The inverse of `rows`: back to a weight of `shape`."""
+        moved = (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
+        return np.moveaxis(rows.reshape(moved), 0, self.axis)
+
+    def positions(self, x: NDArray[np.float32], *, thin: int | None = None) -> NDArray[np.float32]:
+        """The vectors of the input `x` that the rows meet, as columns: (G, K, N), padding included.
+
+        With `thin`, a convolution's are thinned out to every n-th along each spatial axis, with the smallest n that
+        leaves no more than `thin * K` of each sample.
+        """
+        w = self.window
+        if w is None:
+            return x.reshape(1, -1, x.shape[-1]).transpose(0, 2, 1)
+        batch, channels = x.shape[:2]
+        if any(w.pads):
+            x = _padded(x, w.pads)
+        spans = [(k - 1) * d + 1 for k, d in zip(w.kernel, w.dilations, strict=True)]
+        strides = w.strides
+        out = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, strides, strict=True)]
+        if thin is not None:
+            every = _every(out, thin * math.prod(w.kernel) * channels // w.groups)
+            strides = tuple(s * every for s in strides)
+            out = [-(-n // every) for n in out]
+        columns = np.empty((batch, channels, int(np.prod(w.kernel)), *out), np.float32)
+        for tap, index in enumerate(np.ndindex(*w.kernel)):  # tap by tap: each a strided copy of whole planes
+            steps = zip(index, w.dilations, strides, out, strict=True)
+            window = tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, d, s, n in steps)
+            columns[:, :, tap] = x[(slice(None), slice(None), *window)]
+        columns = columns.reshape(batch, w.groups, -1, int(np.prod(out)))
+        return np.moveaxis(columns, 0, 2).reshape(w.groups, columns.shape[2], -1)
+
+
+def _padded(x: NDArray[np.float32], pads: tuple[int, ...]) -> NDArray[np.float32]:
+    """`x` with zeros around its spatial axes; `np.pad` takes ten times as long over a small picture."""
+    befores, afters = pads[: len(pads) // 2], pads[len(pads) // 2 :]
+    sides = [n + b + a for n, b, a in zip(x.shape[2:], befores, afters, strict=True)]
+    wide = np.zeros((*x.shape[:2], *sides), x.dtype)
+    inside = tuple(slice(b, b + n) for n, b in zip(x.shape[2:], befores, strict=True))
+    wide[(slice(None), slice(None), *inside)] = x
+    return wide
+
+
+def _every(counts: list[int], at_most: int) -> int:
+    """The smallest n for which every n-th of `counts` positions along each axis makes `at_most` or fewer."""
+    every = 1
+    while math.prod(-(-n // every) for n in counts) > max(1, at_most):
+        every += 1
+    return every

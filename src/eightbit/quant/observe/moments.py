@@ -1,0 +1,124 @@
+"""What the data say about a layer's input: the second moments and the mean of what its weights multiply.
+
+In: a float graph, its layers, calibration data. Out, for each layer: `hessian` = sum of x xᵀ over the positions x that
+meet the weights (patches of a convolution, rows of a MatMul), and `total` = their sum. Rounding that looks at data
+(`rounding`) and bias correction (`correct`) need nothing more, so memory does not grow with the data. Neighbouring
+patches of a large image are much alike, so a grid of some hundred of each sample speaks for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eightbit.data.feeds import samples, specs
+from eightbit.errors import CalibrationError
+from eightbit.graph.run import FloatSession
+from eightbit.quant.observe.calibrate import Progress
+from eightbit.quant.observe.layout import Layout
+
+PATCHES = 8
+"""Patches of a sample, for each input of the layer. With a hundred, weights alone came out the same within 0.3 dB."""
+FLOOR = 1e-5
+"""A hundred times the relative error of a sum in float32."""
+SHRINK = 0.5
+"""How far few data are distrusted. Of N positions the spread in K directions is known to about K / N of its mean, and
+that much, times SHRINK, is added to every direction. Without it GPTQ pays out errors along directions that the data
+happen not to have: MiniLM with 4-bit weights and 16 sentences falls to a cosine of 0.84, below nearest (0.90), and
+comes to 0.97 with it; EfficientNet-Lite0 with 36 crops gains 0.9 dB. Anything from 0.3 to 1 does the same. Shrinkage
+towards a multiple of the identity: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance
+matrices."""
+ELEMENTS = 2**20
+"""Patches of several samples go into one product until they hold so many numbers."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over `count` positions, for `G` groups of `K` inputs each.
+
+    `hessian` (G, K, K) float64 is the sum of x xᵀ, `total` (G, K) float64 the sum of x.
+    """
+
+    hessian: NDArray[np.float64]
+    total: NDArray[np.float64]
+    count: int
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32]) -> Moments:
+        """Moments of the columns of `x` (G, K, N)."""
+        # One group goes through a plain product, which BLAS knows to be symmetric; many small ones go in a stack.
+        hessian = (x[0] @ x[0].T)[None] if len(x) == 1 else np.matmul(x, x.transpose(0, 2, 1))
+        return cls(hessian.astype(np.float64), x.sum(axis=2, dtype=np.float64), x.shape[2])
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.hessian + other.hessian, self.total + other.total, self.count + other.count)
+
+    def add(self, other: Moments) -> Moments:
+        """The same sum, taken into this value's arrays: those of a wide layer are large and come with every sample."""
+        np.add(self.hessian, other.hessian, out=self.hessian)
+        np.add(self.total, other.total, out=self.total)
+        return Moments(self.hessian, self.total, self.count + other.count)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean position, (G, K)."""
+        return self.total / max(1, self.count)
+
+    @property
+    def centred(self) -> NDArray[np.float64]:
+        """The sum of (x - mean)(x - mean)ᵀ, (G, K, K): what counts where the bias takes up the mean of the error.
+
+        With `floor` on its diagonal.
+        """
+        return self.hessian - self.total[:, :, None] * self.mean[:, None, :] + self.floor
+
+    @property
+    def floor(self) -> NDArray[np.float64]:
+        """What is added to the diagonal of `centred`, (G, K, K).
+
+        SHRINK of the mean spread, times K over the count of positions; and FLOOR of the second moments' mean, so that
+        `centred` is positive definite for a constant input, where the difference of two sums in float32 is nothing but
+        their rounding.
+        """
+        inputs = self.hessian.shape[1]
+        energy = np.einsum("gkk->g", self.hessian)
+        spread = np.maximum(energy - (self.total * self.mean).sum(axis=1), 0)
+        added = FLOOR * energy / inputs + SHRINK * spread / max(1, self.count)
+        return added[:, None, None] * np.eye(inputs)
+
+
+def layer_moments(
+    model: ir.Model, layers: tuple[str, ...], data: Any, *, progress: Progress | None = None
+) -> dict[str, Moments]:
+    """Moments of the inputs of the named layers over `data` (see `feeds.samples`)."""
+    wanted = set(layers)
+    nodes = {str(node.name): node for node in model.graph if node.name in wanted}
+    inputs = {name: str(node.inputs[0].name) for name, node in nodes.items()}  # type: ignore[union-attr]
+    layouts = {name: Layout.of(node) for name, node in nodes.items()}
+    keys = {name: (inputs[name], layouts[name].window) for name in nodes}
+    readers = {key: name for name, key in keys.items()}  # layers that read one tensor alike share its moments
+    session = FloatSession(model, list(dict.fromkeys(inputs.values())))
+    found: dict[Any, Moments] = {}
+    held: dict[Any, list[NDArray[np.float32]]] = {key: [] for key in readers}
+
+    def take_in(key: Any) -> None:
+        seen = Moments.of(held[key][0] if len(held[key]) == 1 else np.concatenate(held[key], axis=2))
+        found[key] = found[key].add(seen) if key in found else seen
+        held[key] = []
+
+    for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
+        tensors = session.run(sample)
+        for key, name in readers.items():
+            held[key].append(layouts[name].positions(tensors[inputs[name]], thin=PATCHES))
+            if sum(x.size for x in held[key]) >= ELEMENTS:
+                take_in(key)
+        if progress is not None:
+            progress("moments", count)
+    for key in readers:
+        if held[key]:
+            take_in(key)
+    return {name: found[key] for name, key in keys.items()}

@@ -1,0 +1,210 @@
+"""Quantized weights on their own: out of a QDQ graph into a safetensors file, and back behind a float graph's layers.
+
+The file holds, for each layer, `<node>.weight` (codes, packed if they fit two or four bits), `<node>.scale`, and
+where there is a bias `<node>.bias` with `<node>.bias_scale` if it is codes. Its metadata hold a map in JSON, for
+people and programs, under the key "eightbit": one entry a layer with the node, the tensor, bits, granularity, axis
+of the output channels, shape, and the bits a code takes in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from eightbit.arith.packing import pack, unpack, width_of
+from eightbit.errors import LoadError, QuantizationError
+from eightbit.files import write_whole
+from eightbit.graph.embeddings import float_table
+from eightbit.graph.model import attribute, constant, input_at, is_op
+from eightbit.quant.choose.placement import LAYERS, Placement, channel_axis, is_layer
+from eightbit.quant.encode.weights import EncodedLayer
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.write.embeddings import encoded_tables, insert_tables
+from eightbit.quant.write.qdq import insert_qdq
+
+KEY, FORMAT = "eightbit", 1
+
+
+def encoded_layers(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
+    """The name of the weight, and its integers, for each layer (or table) of a QDQ graph whose weight is codes."""
+    found = encoded_tables(qdq)
+    for node in qdq.graph:
+        if node.op_type in LAYERS and len(node.inputs) > 1:
+            made = _encoded(node)
+            if made is not None:
+                found[str(node.name)] = made
+    return found
+
+
+def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
+    """Write the weights of a QDQ graph to a safetensors file, whole or not at all.
+
+    Raises QuantizationError for a graph without quantized weights, ExportError if the place cannot be written.
+    """
+    layers = encoded_layers(qdq)
+    if not layers:
+        raise QuantizationError("the graph has no layer with quantized weights; quantize it first")
+    nodes = {str(node.name): node for node in qdq.graph}
+    tensors: dict[str, NDArray[Any]] = {}
+    entries = []
+    for node, (tensor, layer) in layers.items():
+        width = width_of(layer.weight)
+        packed = width < 8
+        tensors[f"{node}.weight"] = pack(layer.weight, width) if packed else layer.weight
+        tensors[f"{node}.scale"] = np.array(layer.scale, np.float32, order="C")
+        if layer.bias is not None:
+            tensors[f"{node}.bias"] = layer.bias
+        if layer.bias_scale is not None:
+            tensors[f"{node}.bias_scale"] = layer.bias_scale
+        kinds = {0: "per tensor", 1: "per channel", 2: f"per group of {layer.group}"}
+        entries.append(
+            {
+                "node": node,
+                "tensor": tensor,
+                "bits": int(np.abs(layer.weight.astype(np.int32)).max(initial=1)).bit_length() + 1,
+                "granularity": kinds[layer.scale.ndim],
+                "group": layer.group,
+                "axis": _channel_axis(nodes[node], layer),
+                "shape": list(layer.weight.shape),
+                "packed": width,
+            }
+        )
+    text = json.dumps({"format": FORMAT, "layers": entries}, indent=1)
+    return write_whole(save(tensors, metadata={KEY: text}), path)
+
+
+def with_weights(model: ir.Model, layers: Mapping[str, EncodedLayer]) -> ir.Model:
+    """A weight-only QDQ graph: the float graph with `layers` in place of its own weights and biases, in float."""
+    rows = {str(node.name) for node in model.graph if float_table(node) is not None}.intersection(layers)
+    in_float = {name: _float_bias(layer) for name, layer in layers.items() if name not in rows}
+    placement = Placement(tuple(in_float), (), (), {}, {}, ())
+    written = insert_qdq(model, placement, params={}, layers=in_float)
+    return insert_tables(written, {name: layers[name] for name in rows})
+
+
+def _float_bias(layer: EncodedLayer) -> EncodedLayer:
+    if layer.bias is None or layer.bias_scale is None:
+        return layer
+    bias = (layer.bias.astype(np.float64) * layer.bias_scale).astype(np.float32)
+    return replace(layer, bias=bias, bias_scale=None)
+
+
+def read_weights(path: str | os.PathLike[str], model: ir.Model) -> dict[str, EncodedLayer]:
+    """The layers of a file, checked against the float graph they shall go into.
+
+    Raises LoadError for a file that is missing, truncated or of another kind, for a node that the graph does not have
+    as a layer, and for a shape that differs.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise LoadError(f"{file} is no file; give the path of a .safetensors file")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as cause:
+        raise LoadError(f"{file} is truncated or no safetensors file: {cause}; copy it again") from cause
+    try:
+        entries = list(_entries(metadata))
+        nodes = {str(n.name): n for n in model.graph if is_layer(n) or float_table(n) is not None}
+        return {entry["node"]: _decoded(entry, tensors, nodes) for entry in entries}
+    except LoadError as cause:
+        raise LoadError(f"{file}: {cause}") from cause
+
+
+def _channel_axis(node: ir.Node, layer: EncodedLayer) -> int:
+    return layer.weight.ndim - 1 if node.op_type == "MatMul" else channel_axis(node)
+
+
+def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
+    """A layer's integers read off its DequantizeLinear nodes; None if its weight is float or a computed value."""
+    source = node.inputs[1].producer() if node.inputs[1] is not None else None
+    shape = None
+    if is_op(source, "Reshape"):  # groups of a convolution: a matrix of codes takes the weight's shape
+        assert source is not None
+        target = constant(source.inputs[1])
+        shape = None if target is None else tuple(int(d) for d in target)
+        source = source.inputs[0].producer() if source.inputs[0] is not None else None
+    if source is None or not is_op(source, "DequantizeLinear") or source.inputs[0] is None:
+        return None
+    codes, scale = constant(source.inputs[0]), constant(source.inputs[1])
+    if codes is None or scale is None or codes.dtype not in (np.int8, np.int16):
+        return None
+    group = attribute(source, "block_size", 0) or None
+    if shape is None and group is not None and attribute(source, "axis", 1) == 0:
+        scale = scale.T
+    bias, bias_scale = _bias(node)
+    if bias_scale is not None and bias is not None:
+        bias_scale = np.broadcast_to(bias_scale, bias.shape)
+    codes = codes if shape is None else codes.reshape(shape)
+    name = str(source.inputs[0].name).removesuffix("_q")
+    return name, EncodedLayer(codes, np.asarray(scale, np.float32), bias, bias_scale, group)
+
+
+def _bias(node: ir.Node) -> tuple[NDArray[Any] | None, NDArray[np.float32] | None]:
+    """Bias and scale of codes, or a float bias and None, or nothing."""
+    value = input_at(node, 2)
+    fixed = constant(value)
+    if value is None or fixed is not None:
+        return (None if fixed is None else np.ascontiguousarray(fixed.reshape(-1))), None
+    source = value.producer()
+    if source is None or not is_op(source, "DequantizeLinear"):
+        return None, None
+    codes, scale = constant(source.inputs[0]), constant(source.inputs[1])
+    return codes, scale
+
+
+def _entries(metadata: dict[str, str]) -> Iterator[dict[str, Any]]:
+    try:
+        table = json.loads(metadata[KEY])
+        if table["format"] != FORMAT:
+            raise LoadError(f"its weights are of format {table['format']}; this version reads {FORMAT}")
+        yield from table["layers"]
+    except (KeyError, TypeError, json.JSONDecodeError) as cause:
+        raise LoadError(
+            "it holds no map of quantized weights; eightbit.save_weights writes such files"
+        ) from cause
+
+
+def _decoded(
+    entry: dict[str, Any], tensors: dict[str, NDArray[Any]], nodes: dict[str, ir.Node]
+) -> EncodedLayer:
+    name = entry["node"]
+    node = nodes.get(name)
+    if node is None:
+        raise LoadError(
+            f"its layer {name!r} is none of the model's; the model has {', '.join(list(nodes)[:8])}: "
+            "load the weights into the model that they were made from"
+        )
+    weight = constant(node.inputs[0 if is_op(node, "Gather") else 1])
+    assert weight is not None
+    shape = tuple(entry["shape"])
+    if weight.shape != shape:
+        raise LoadError(
+            f"layer {name!r} has a weight of shape {weight.shape} in the model, {shape} in the file"
+        )
+    try:
+        codes, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"]
+        codes = unpack(codes, entry["packed"], shape) if entry["packed"] < 8 else codes.reshape(shape)
+    except (KeyError, ValueError, QuantizationError) as cause:
+        raise LoadError(f"layer {name!r}: its codes do not match the map ({cause})") from cause
+    layout, group = Layout.of(node), entry["group"]
+    channels = shape[layout.axis]
+    inputs = layout.rows(weight).shape[2]
+    fits = {0: (), 1: (channels,), 2: (channels, -(-inputs // group) if group else 0)}
+    if scale.shape != fits[min(scale.ndim, 2)]:
+        raise LoadError(f"layer {name!r}: scales of shape {scale.shape} do not fit {channels} channels")
+    bias, bias_scale = tensors.get(f"{name}.bias"), tensors.get(f"{name}.bias_scale")
+    if bias is not None and bias.shape != (channels,):
+        raise LoadError(f"layer {name!r}: a bias of shape {bias.shape} does not fit {channels} channels")
+    return EncodedLayer(codes, scale, bias, bias_scale, group)

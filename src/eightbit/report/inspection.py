@@ -1,0 +1,348 @@
+"""What is inside a quantized file: every tensor of codes, its grid, its bytes, and what to watch out for.
+
+In: a `QuantizedModel` or the path of one. Out: a frozen `Inspection` that prints, shows itself in a notebook and turns
+into JSON. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.graph.embeddings import CodeTable, code_table
+from eightbit.graph.model import constant, dims, input_at, is_op
+from eightbit.graph.packing import packed_widths
+from eightbit.graph.processor import cpu_flags, pairs_saturate
+from eightbit.graph.save import file_bytes
+from eightbit.integer.lower.dynamic_layers import dynamic_layers
+from eightbit.integer.lower.embeddings import embeddings
+from eightbit.integer.program import DynamicGemm, GemmToFloat, MatMulToFloat
+from eightbit.model import QuantizedModel
+from eightbit.model import open as open_quantized
+from eightbit.quant.choose.placement import CLAMPS, INTEGER, LAYERS, MOVES
+from eightbit.report.table import Table, shape_text
+
+BORDERS = ("QuantizeLinear", "DequantizeLinear")
+SAFE_PAIR = 64
+"""The largest weight code whose products with two uint8 codes always fit int16: 2 * 255 * 64 < 2**15."""
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One tensor of codes: `scale` is one number or, for `channels` > 1, the smallest and the largest.
+
+    `name` is the float tensor's; `op` computes it ("input" and "constant" are not computed); `shape` has None for a
+    free dimension; `bits` is the width of a code in the file.
+    """
+
+    name: str
+    kind: str
+    op: str
+    dtype: str
+    bits: int
+    shape: tuple[int | None, ...] | None
+    channels: int
+    scale: tuple[float, float]
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class FloatNode:
+    """A node that computes in float32 although the graph is quantized."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The inventory of a quantized graph; `bytes` by kind adds up to the file's size."""
+
+    tensors: tuple[TensorRow, ...]
+    ops: Mapping[str, int]
+    bytes: Mapping[str, int]
+    islands: tuple[FloatNode, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain lists, dicts and numbers, for JSON."""
+        return asdict(self)
+
+    def tables(self) -> tuple[Table, ...]:
+        """The inventory as tables: tensors, operations, bytes, float nodes."""
+        columns = ("tensor", "kind", "from", "dtype", "shape", "scale>", "zero point>")
+        rows = tuple(
+            (t.name, t.kind, t.op, t.dtype, shape_text(t.shape), _scale_text(t), str(t.zero_point))
+            for t in self.tensors
+        )
+        total = sum(self.bytes.values())
+        sizes = tuple((k, f"{v:,}", f"{v / total:.1%}") for k, v in (*self.bytes.items(), ("file", total)))
+        counts = tuple((op, str(n)) for op, n in self.ops.items())
+        found = [
+            Table(f"Tensors of codes: {len(rows)}", columns, rows),
+            Table(f"Operations: {sum(self.ops.values())}", ("op", "nodes>"), counts),
+            Table("Bytes", ("kind", "bytes>", "share>"), sizes),
+        ]
+        if self.islands:
+            found.append(
+                Table(
+                    f"Left in float: {len(self.islands)} nodes",
+                    ("node", "op", "reason"),
+                    tuple((i.name, i.op, i.reason) for i in self.islands),
+                )
+            )
+        return tuple(found)
+
+    def __str__(self) -> str:
+        parts = [str(t) for t in self.tables()]
+        if not self.islands:
+            parts.append("Left in float: no node")
+        return "\n\n".join([*parts, *(f"Warning: {w}" for w in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        warnings = "".join(str(Table("", ("",), ((f"Warning: {w}",),)).html()) for w in self.warnings)
+        return "".join(t.html() for t in self.tables()) + warnings
+
+
+def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] | None = None) -> Inspection:
+    """Take the inventory of a quantized model or of the file of one.
+
+    `cpu` holds the processor's flags as Linux names them (default: this processor's), for the warnings. Raises
+    LoadError for a file that is no quantized ONNX model.
+    """
+    model = q if isinstance(q, QuantizedModel) else open_quantized(q)
+    tensors = tuple(_tensors(model.ir))
+    islands = float_nodes(model)
+    ops = Counter(node.op_type for node in model.ir.graph if node.op_type not in BORDERS)
+    flags = cpu_flags() if cpu is None else cpu
+    return Inspection(
+        tensors,
+        dict(sorted(ops.items())),
+        _bytes(model.ir),
+        islands,
+        tuple(_warnings(model.ir, tensors, islands, flags)),
+    )
+
+
+def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
+    """The nodes of a QDQ graph that compute in float: no integer form, an operand or a result that is no code.
+
+    Not among them are products whose integer sums leave as float, and the nodes that only scale what a dynamic layer or
+    a table of codes hands out. Reasons come from the quantization's own report where the model still has it.
+    """
+    reasons = {i.node: i.reason for i in q.report.islands} if q.report else {}
+    whole = dynamic_layers(q.ir)[1] | embeddings(q.ir)[1]
+    leaving = {op.name for op in q.program.ops if isinstance(op, GemmToFloat | MatMulToFloat)}
+    return tuple(
+        FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), _why(node)))
+        for node in q.ir.graph
+        if node.op_type not in BORDERS
+        and not (_is_copy(node) or _on_codes(node) or node in whole or node.name in leaving)
+    )
+
+
+def _why(node: ir.Node) -> str:
+    known = node.op_type in LAYERS | INTEGER | MOVES | CLAMPS
+    return "an operand or its result is float in the file" if known else "no integer form of this op"
+
+
+def _is_copy(node: ir.Node) -> bool:
+    """A sum of one term: how `quant.write.qdq` keeps a layer in float; it computes nothing."""
+    return node.op_type == "Sum" and len(node.inputs) == 1
+
+
+def _on_codes(node: ir.Node) -> bool:
+    """Whether an op that has an integer form stands between codes: every operand dequantized, the output quantized."""
+    if node.op_type in MOVES | CLAMPS:
+        operands = node.inputs[:1]
+    elif node.op_type in LAYERS | INTEGER:
+        operands = node.inputs
+    else:
+        return False
+    producers = [value.producer() for value in operands if value is not None]
+    outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+    return all(p is not None and p.op_type == "DequantizeLinear" for p in producers) and all(
+        not value.is_graph_output() and all(use.node.op_type == "QuantizeLinear" for use in value.uses())
+        for value in outputs
+    )
+
+
+def _tensors(model: ir.Model) -> Iterator[TensorRow]:
+    seen = set()
+    widths = packed_widths(model)
+    dynamic = {op.name: op for op in dynamic_layers(model)[0] if isinstance(op, DynamicGemm)}
+    value: ir.Value | None
+    source: ir.Value | None
+    for node in model.graph:
+        table = code_table(node)
+        if node.op_type == "QuantizeLinear":
+            value, source = node.outputs[0], node.inputs[0]
+        elif node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None:
+            value, source = node.inputs[0], None
+        elif table is not None:
+            value, source = table.constants[0], None
+        elif node.name in dynamic:
+            value, source = node.inputs[1], None
+        else:
+            continue
+        if value is None or value.name in seen:
+            continue
+        seen.add(value.name)
+        if table is not None:
+            row = _table_row(table)
+        elif node.name in dynamic:
+            row = _dynamic_row(dynamic[str(node.name)], value)
+        else:
+            row = _row(node, value, source)
+        yield replace(row, bits=widths.get(str(value.name), row.bits))
+
+
+def _table_row(table: CodeTable) -> TensorRow:
+    return TensorRow(
+        name=str(table.constants[0].name).removesuffix("_q"),
+        kind="table",
+        op="constant",
+        dtype=str(table.codes.dtype),
+        bits=table.codes.itemsize * 8,
+        shape=table.codes.shape,
+        channels=len(table.scale),
+        scale=(float(table.scale.min()), float(table.scale.max())),
+        zero_point=0,
+    )
+
+
+def _dynamic_row(op: DynamicGemm, weight: ir.Value) -> TensorRow:
+    return TensorRow(
+        name=str(weight.name).removesuffix("_q"),
+        kind="weight",
+        op="constant",
+        dtype=str(op.weight.dtype),
+        bits=8,
+        shape=op.weight.shape,
+        channels=1 if (op.weight_scale == op.weight_scale[0]).all() else len(op.weight_scale),
+        scale=(float(op.weight_scale.min()), float(op.weight_scale.max())),
+        zero_point=0,
+    )
+
+
+def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
+    scale = constant(node.inputs[1])
+    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    array = constant(value)
+    dtype = (
+        array.dtype
+        if array is not None
+        else (zero_point.dtype if zero_point is not None else np.dtype("uint8"))
+    )
+    if source is None:
+        kind, op = ("bias" if dtype == np.int32 else "weight"), "constant"
+    else:
+        producer = source.producer()
+        kind, op = "activation", "input" if producer is None else producer.op_type
+    bits = value.dtype.bitwidth if value.dtype is not None else dtype.itemsize * 8
+    limits = (float("nan"),) * 2 if scale is None else (float(scale.min()), float(scale.max()))
+    shape = array.shape if array is not None else dims(source)
+    return TensorRow(
+        name=str(value.name).removesuffix("_q"),
+        kind=kind,
+        op=op,
+        dtype=str(dtype),
+        bits=bits,
+        shape=shape,
+        channels=1 if scale is None else int(scale.size),
+        scale=limits,
+        zero_point=0 if zero_point is None else int(zero_point.ravel()[0]),
+    )
+
+
+def _bytes(model: ir.Model) -> dict[str, int]:
+    """Bytes of the file by what they hold; the rest is the graph: nodes, names, framing."""
+    found: Counter[str] = Counter()
+    codes = {
+        str(n.inputs[0].name)
+        for n in model.graph
+        if n.op_type == "DequantizeLinear" and n.inputs[0] is not None
+    }
+    tables = [table for n in model.graph if (table := code_table(n)) is not None]
+    codes |= {str(table.constants[0].name) for table in tables}
+    codes |= {
+        str(n.inputs[1].name) for n in model.graph if is_op(n, "MatMulInteger") and n.inputs[1] is not None
+    }
+    widths = packed_widths(model)
+    grids = {str(v.name) for n in model.graph if n.op_type in BORDERS for v in n.inputs[1:] if v is not None}
+    grids |= {str(table.constants[1].name) for table in tables}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        if name in codes:
+            kind = "int32 biases" if tensor.dtype == ir.DataType.INT32 else "codes of weights"
+        else:
+            kind = "scales and zero points" if name in grids else "float and other constants"
+        found[kind] += -(-tensor.size * widths[name] // 8) if name in widths else tensor.nbytes
+    order = ("codes of weights", "int32 biases", "scales and zero points", "float and other constants")
+    sizes = {kind: found[kind] for kind in order}
+    return sizes | {"graph": len(file_bytes(model)) - sum(sizes.values())}
+
+
+def _warnings(
+    model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...], flags: frozenset[str]
+) -> Iterator[str]:
+    if pairs_saturate(flags):
+        large = sum(
+            array is not None
+            and array.dtype == np.int8
+            and bool(np.abs(array.astype(np.int16)).max() > SAFE_PAIR)
+            for array in (constant(v) for v in model.graph.initializers.values() if v.uses())
+            if array is None or array.size
+        )
+        if large:
+            yield (
+                "this processor has no VNNI: pairs of products saturate at int16 where weight codes exceed "
+                f"{SAFE_PAIR}, as in {large} weight tensors here; quantize with Weights(bits=7)"
+            )
+    dead = [t.name for t in tensors if t.kind == "activation" and t.scale == (1.0, 1.0)]
+    if dead:
+        yield (
+            f"{_some(dead)} took no value but 0 in calibration (scale 1); "
+            "give calibration data that look like the real inputs"
+        )
+    wide = [
+        t.name for t in tensors if t.kind == "weight" and t.channels > 1 and t.scale[1] > 1e6 * t.scale[0]
+    ]
+    if wide:
+        yield f"the channel scales of {_some(wide)} span more than a million; look for channels that training left dead"
+    slow = [str(n.name) for n in model.graph if n.op_type in LAYERS and _touches_wide(n)]
+    if slow:
+        yield (
+            f"{_some(slow)} reads or writes codes of 16 bits: ONNX Runtime has no integer kernels for them "
+            "and computes it in float32"
+        )
+    layers = [i.name for i in islands if i.op in ("Conv", "Gemm", "MatMul")]
+    if layers:
+        yield f"{_some(layers)} multiplies in float; its weights take four bytes each and no integer kernel runs"
+
+
+def _touches_wide(node: ir.Node) -> bool:
+    """Whether a layer's weight, an input or its output are codes of 16 bits."""
+    borders = [v.producer() for v in node.inputs[:2] if v is not None]
+    borders += [use.node for out in node.outputs for use in out.uses()]
+    zeros = [constant(input_at(n, 2)) for n in borders if n is not None and is_op(n, *BORDERS)]
+    return any(z is not None and z.dtype.itemsize == 2 for z in zeros)
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    shown = ", ".join(f"'{n}'" for n in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _scale_text(row: TensorRow) -> str:
+    lo, hi = row.scale
+    return f"{lo:.4g}" if row.channels == 1 else f"{lo:.3g} .. {hi:.3g} ({row.channels})"

@@ -1,0 +1,26 @@
+"""Tables as text and as HTML."""
+
+from eightbit.report.table import NOTE_WIDTH, Table
+
+TABLE = Table("Sizes", ("name", "bytes>"), (("a<b", "1,000"), ("long name", "7")), "a note " * 30)
+
+
+def test_text_is_aligned_and_its_note_broken():
+    lines = str(TABLE).splitlines()
+    assert lines[:5] == [
+        "Sizes",
+        "  name       bytes",
+        "  ---------  -----",
+        "  a<b        1,000",
+        "  long name      7",
+    ]
+    note = lines[5:]
+    assert len(note) > 1
+    assert all(line.startswith(("  a ", "  note")) for line in note)
+    assert max(map(len, note)) <= NOTE_WIDTH
+    assert " ".join(note).split() == TABLE.note.split()
+
+
+def test_html_is_escaped():
+    assert "<td>a&lt;b</td>" in TABLE.html()
+    assert '<td style="text-align:right">1,000</td>' in TABLE.html()
