@@ -1,6 +1,6 @@
 """Sections as one HTML page that needs nothing else: no network, no script, figures inside, light and dark.
 
-In: a title and `Section`s. Out: a file. The same sections give the same bytes.
+In: a title and sections. Out: a file. The same sections give the same bytes.
 """
 
 from __future__ import annotations

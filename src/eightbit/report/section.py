@@ -1,6 +1,6 @@
 """What a report shows, in sections: tables and figures, before anybody decides how they are written down.
 
-In: the values of a report. Out: `Section`s, which `page` writes as HTML. A figure is drawn when it is needed.
+In: the values of a report. Out: sections, which `page` writes as HTML. A figure is drawn when it is needed.
 """
 
 from __future__ import annotations
