@@ -25,7 +25,8 @@ WINDOWED = ("Conv", "MaxPool", "AveragePool")
 def explicit_windows(model: ir.Model) -> int:
     """Write out kernel_shape, strides, dilations, group and pads, resolving auto_pad; returns how many.
 
-    SAME_UPPER and SAME_LOWER need known spatial sizes; a node without them keeps its auto_pad.
+    SAME_UPPER and SAME_LOWER need known spatial sizes; a node without them keeps its auto_pad. An AveragePool says its
+    dilations only where they are not 1: ONNX Runtime's integer kernel refuses the attribute, whatever it holds.
     """
     count = 0
     for node in model.graph:
@@ -49,6 +50,9 @@ def explicit_windows(model: ir.Model) -> int:
         }
         if node.op_type == "Conv":
             found["group"] = int(attribute(node, "group", 1))
+        if node.op_type == "AveragePool" and set(dilations) == {1}:
+            del found["dilations"]
+            node.attributes.pop("dilations", None)
         if pads is not None:
             found["pads"] = pads
             node.attributes.pop("auto_pad", None)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.embeddings import float_table
-from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
+from eightbit.graph.model import attribute, constant, input_at, ints, is_op, sole_consumer
 from eightbit.quant.choose.recipe import Layer, Recipe
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -249,7 +249,22 @@ def _one_output(node: ir.Node) -> str | None:
     return "its second output is used" if any(value.uses() for value in node.outputs[1:]) else None
 
 
-_SPECIAL = {"Gemm": _gemm, "Conv": _layer, "Pad": _pad, "Clip": _clip, "MaxPool": _one_output}
+def _average_pool(node: ir.Node) -> str | None:
+    dilations = ints(node, "dilations") or ()
+    if any(d != 1 for d in dilations):
+        return f"its windows are dilated by {dilations}; the integer kernels average neighbours"
+    axes = len(ints(node, "kernel_shape") or ())
+    return f"it averages over {axes} axes; 1 and 2 have an integer form" if axes > 2 else None
+
+
+_SPECIAL = {
+    "Gemm": _gemm,
+    "Conv": _layer,
+    "Pad": _pad,
+    "Clip": _clip,
+    "MaxPool": _one_output,
+    "AveragePool": _average_pool,
+}
 
 
 def is_layer(node: ir.Node) -> bool:
