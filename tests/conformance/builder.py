@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 class Graph:
     """A QDQ graph under construction: uint8 activations, int8 weights, int32 biases.
 
-    Every method returns the name of a dequantized float tensor, to be fed to the next one.
+    Every method returns the name of a dequantized float tensor, to be fed to the next one. `float_proto` is the graph
+    that a user would have had before anybody quantized it.
     """
 
     def __init__(self, opset: int = 21) -> None:
@@ -23,6 +24,10 @@ class Graph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.params: dict[str, tuple[float, int]] = {}
+        self.floats: dict[str, str] = {}  # of each dequantized tensor: what it stands for in the float graph
+        self.numbers: dict[
+            str, np.ndarray
+        ] = {}  # the constants of the float graph that are codes in this one
 
     def const(self, name: str, array: np.ndarray) -> str:
         self.inits.append(numpy_helper.from_array(np.asarray(array), name))
@@ -40,6 +45,7 @@ class Graph:
         z = self.const(f"{name}_z", dtype(zero_point))
         self.node("QuantizeLinear", [float_name, s, z], [f"{name}_q"])
         self.node("DequantizeLinear", [f"{name}_q", s, z], [f"{name}_dq"])
+        self.floats[f"{name}_dq"] = self.floats.get(float_name, float_name)
         return f"{name}_dq"
 
     def input(
@@ -62,6 +68,8 @@ class Graph:
             ins.append(self.const(f"{name}_z", np.zeros(scale.shape, codes.dtype)))
         attrs = {} if scale.ndim == 0 else {"axis": axis}
         self.node("DequantizeLinear", ins, [f"{name}_dq"], **attrs)
+        along = scale.reshape([-1 if i == axis else 1 for i in range(codes.ndim)]) if scale.ndim else scale
+        self._stands_for(name, (codes * along).astype(np.float32))
         return f"{name}_dq"
 
     def codes(self, name: str, codes: np.ndarray, scale: float, zero_point: int) -> str:
@@ -69,7 +77,12 @@ class Graph:
         q = self.const(f"{name}_q", np.asarray(codes, np.uint8))
         s, z = self.const(f"{name}_s", np.float32(scale)), self.const(f"{name}_z", np.uint8(zero_point))
         self.node("DequantizeLinear", [q, s, z], [f"{name}_dq"])
+        self._stands_for(name, floats_of(np.asarray(codes), scale, zero_point))
         return f"{name}_dq"
+
+    def _stands_for(self, name: str, array: np.ndarray) -> None:
+        self.floats[f"{name}_dq"] = name
+        self.numbers[name] = array
 
     def op(
         self, op: str, inputs: Sequence[str], out: str, scale: float, zero_point: int, **attrs: object
@@ -83,7 +96,42 @@ class Graph:
             self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
     def proto(self) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, "g", self.inputs, self.outputs, self.inits)
+        return self._model(self.nodes, self.outputs, self.inits)
+
+    def float_proto(self) -> onnx.ModelProto:
+        """The graph without a code in it: activations as they are, weights and biases as the numbers they stand for.
+
+        Each input is doubled first, by an addition: what only carries codes must find some.
+        """
+        kept = [n for n in self.nodes if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+        renamed = {v.name: f"{v.name}_doubled" for v in self.inputs}
+        doubling = [
+            helper.make_node("Add", [name, name], [twice], name=twice) for name, twice in renamed.items()
+        ]
+        nodes = []
+        for node in kept:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            stood_for = [self.floats.get(name, name) for name in node.input]
+            copy.input[:] = [renamed.get(name, name) for name in stood_for]
+            nodes.append(copy)
+        outputs = [
+            helper.make_tensor_value_info(self.floats.get(o.name, o.name), TensorProto.FLOAT, None)
+            for o in self.outputs
+        ]
+        read = {name for node in nodes for name in node.input}
+        weights = [numpy_helper.from_array(array, name) for name, array in self.numbers.items()]
+        return self._model(
+            [*doubling, *nodes], outputs, [*(t for t in self.inits if t.name in read), *weights]
+        )
+
+    def _model(
+        self,
+        nodes: list[onnx.NodeProto],
+        outputs: list[onnx.ValueInfoProto],
+        weights: list[onnx.TensorProto],
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(nodes, "g", self.inputs, outputs, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
         model = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(model)

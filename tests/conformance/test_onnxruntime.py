@@ -1,4 +1,7 @@
-"""Zero differing integers between the NumPy engine in ONNX arithmetic and ONNX Runtime, row by row."""
+"""Zero differing integers between the NumPy engine in ONNX arithmetic and ONNX Runtime, row by row.
+
+Each row is run as it is written, and once more from its float graph on: loaded, prepared, quantized.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import zlib
 import numpy as np
 import pytest
 
+import eightbit as eb
 from eightbit.deploy.sessions import OnnxRuntime, integer_tensors, optimized_ops, run_island
+from eightbit.graph.run import FloatSession
 from eightbit.integer.engine import run
 from eightbit.integer.lower import lower
 from tests.conformance.cases import ROWS, Row
+from tests.strangers.walk import sqnr_db
 
 DRAWS = 4  # random scales, zero points, weights and codes a row
 
@@ -33,3 +39,26 @@ def test_engine_equals_onnxruntime(row: Row) -> None:
             np.testing.assert_array_equal(found[name], codes, err_msg=name)
         for name, output in OnnxRuntime(qdq).run(feeds).items():  # all optimizations, as users run it
             np.testing.assert_array_equal(found[name], output, err_msg=name)
+
+
+FLOOR_DB = 20
+SMALL_PROBABILITIES = {"Softmax 1000": 5}  # most of a thousand classes lie below one code of 1/255
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_whole_road_gives_equal_integers(row: Row) -> None:
+    """The row's graph as somebody would have brought it: preparation and placement have their say."""
+    graph, feeds = row.build(np.random.default_rng(zlib.crc32(row.name.encode())))
+    model = eb.load(graph.float_proto())
+    finite = {name: np.where(np.isfinite(x), x, 0).astype(np.float32) for name, x in feeds.items()}
+    q = eb.quantize(model, [finite], eb.Recipe.plain())
+    found = run(q.program, feeds, island=run_island, keep=True)
+    for name, codes in integer_tensors(q.ir, feeds).items():
+        np.testing.assert_array_equal(found[name], codes, err_msg=name)
+    outputs = OnnxRuntime(q.ir).run(feeds)
+    for name, output in outputs.items():
+        np.testing.assert_array_equal(found[name], output, err_msg=name)
+    right = FloatSession(model.ir).run(finite)
+    quantized = OnnxRuntime(q.ir).run(finite)
+    for name, output in right.items():
+        assert sqnr_db(output, quantized[name]) >= SMALL_PROBABILITIES.get(row.name, FLOOR_DB)

@@ -136,9 +136,11 @@ def assert_equal(a: Arrays, b: Arrays, what: str) -> None:
 
 def sqnr_db(right: np.ndarray, found: np.ndarray) -> float:
     """10 log10 of the signal's power over that of the difference; Inf for equal arrays."""
+    if np.array_equal(right, found):
+        return np.inf
     signal, noise = right.astype(np.float64), right.astype(np.float64) - found.astype(np.float64)
     power = float((noise**2).sum())
-    return np.inf if power == 0 else float(10 * np.log10(max((signal**2).sum(), 1e-300) / power))
+    return float(10 * np.log10(max((signal**2).sum(), 1e-300) / power))
 
 
 def unlisted(model: eb.Model, q: eb.QuantizedModel) -> dict[str, str]:
