@@ -15,7 +15,8 @@ from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
 from eightbit.integer.engine import run as run_program
 from eightbit.integer.lower import lower
-from eightbit.quant.choose.placement import place
+from eightbit.quant.choose.capable import capable
+from eightbit.quant.choose.chosen import chosen
 from eightbit.quant.choose.recipe import FLOAT, Activations, Layer, PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.methods.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
 from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
@@ -67,7 +68,7 @@ def run(model, x=DATA):
 
 
 def test_every_node_of_a_residual_network_is_placed():
-    placement = place(residual(), Recipe())
+    placement = chosen(capable(residual()), Recipe())
     assert placement.layers == ("a", "c", "y")
     assert placement.integer == ("s", "m")
     assert placement.moves == ("p", "f")
@@ -255,7 +256,9 @@ def test_a_clamp_is_absorbed_only_where_saturation_does_its_work():
         }}"""
         consts = {"one": np.float32(1), "zero": ZERO, "six": SIX}
         used = {k: v for k, v in consts.items() if k in body}
-        return place(prepare(graph(body, w1=normal(4, 3, 1, 1), **used)), recipe or Recipe()).absorbed
+        return chosen(
+            capable(prepare(graph(body, w1=normal(4, 3, 1, 1), **used))), recipe or Recipe()
+        ).absorbed
 
     assert clamps("Relu (a)")
     assert clamps("Clip (a, zero, six)")

@@ -19,9 +19,10 @@ from eightbit.graph.rescale.channels import channel_peaks
 from eightbit.graph.rescale.equalize import elastic_groups, equalize
 from eightbit.graph.rescale.smooth import smooth, smooth_sites
 from eightbit.graph.run import to_bytes
-from eightbit.quant.choose.placement import FIXED_LIMITS, Placement, place
+from eightbit.quant.choose.capable import capable
+from eightbit.quant.choose.chosen import chosen
+from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
-from eightbit.quant.choose.weight_only import place_weights
 from eightbit.quant.encode.sequential import TAKES_BIAS, sequential_layers
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
 from eightbit.quant.methods.calibrators import predicted_sqnr_db
@@ -29,10 +30,12 @@ from eightbit.quant.methods.observers import Histogram, State
 from eightbit.quant.observe.calibrate import Progress, calibrate, parameters
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments, layer_moments
-from eightbit.quant.write.dynamic import insert_dynamic, place_dynamic
+from eightbit.quant.write.dynamic import insert_dynamic
 from eightbit.quant.write.embeddings import encode_tables, insert_tables
 from eightbit.quant.write.qdq import insert_qdq
 
+FIXED_LIMITS = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+"""Outputs whose limits are known without data."""
 RESIDUAL_FLOOR_DB = 28
 """In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""
 
@@ -93,12 +96,8 @@ def stage(
     that do not fit, QuantizationError for a graph with nothing to quantize.
     """
     recipe = recipe.settled(True)
-    placement = place(model, recipe)
-    if not placement.observed:
-        raise QuantizationError(
-            f"nothing in this graph can be quantized: {len(placement.islands)} nodes, "
-            + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
-        )
+    can = capable(model)
+    placement = chosen(can, recipe)
     sites = () if recipe.alpha is None else smooth_sites(model, placement.layers)
     groups = elastic_groups(model) if recipe.equalizes else ()
     often = always_moments or recipe.needs_moments or sites or groups
@@ -108,10 +107,10 @@ def stage(
     if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
         model = smooth(model, sites, peaks, recipe.alpha)
-        placement = place(model, recipe)
+        can = capable(model)
+        placement = chosen(can, recipe)
     calibrators = {name: choice.range for name, choice in choices(model, placement, recipe).items()}
     states = calibrate(model, placement.observed, data, calibrators, progress=progress)
-    placement = place(model, recipe, _strained(model, placement, states, recipe))
     looks = always_moments or recipe.needs_moments
     moments = layer_moments(model, placement.layers, data, progress=progress) if looks else {}
     return Stage(model, recipe, states, moments)
@@ -138,8 +137,10 @@ def encoded(
 
 def placed(staged: Stage, recipe: Recipe) -> Placement:
     """Where `recipe` puts integers in the stage's graph."""
-    placement = place(staged.model, recipe)
-    return place(staged.model, recipe, _strained(staged.model, placement, staged.states, recipe))
+    can = capable(staged.model)
+    placement = chosen(can, recipe)
+    strained = _strained(staged.model, placement, staged.states, recipe)
+    return chosen(can, recipe, strained) if strained else placement
 
 
 def fitted(staged: Stage, placement: Placement, recipe: Recipe) -> dict[str, QuantParams]:
@@ -207,7 +208,7 @@ def _quantize_weights(
     model: ir.Model, calibration: Any, recipe: Recipe, progress: Progress | None
 ) -> tuple[ir.Model, Placement]:
     """The weights only; `calibration` is looked at (and may be None otherwise) if the recipe's rounding needs data."""
-    placement = place_weights(model, recipe)
+    placement = chosen(capable(model), recipe)
     if recipe.sequential:
         data = replayable(calibration, specs(model))
         layers = sequential_layers(model, placement.layers, data, recipe, progress=progress)
@@ -226,13 +227,13 @@ def _quantize_dynamically(
 
     SmoothQuant takes the largest input of each channel from the data, and is left out without them.
     """
-    placement = place_dynamic(model, recipe)
+    placement = chosen(capable(model), recipe)
     data = None if calibration is None else replayable(calibration, specs(model))
     sites = () if recipe.alpha is None or data is None else smooth_sites(model, placement.layers)
     if sites and recipe.alpha is not None:
         peaks = channel_peaks(model, [site.tensor for site in sites], data, axis=-1)
         model = smooth(model, sites, peaks, recipe.alpha)
-        placement = place_dynamic(model, recipe)
+        placement = chosen(capable(model), recipe)
     moments = {}
     if recipe.needs_moments:
         if calibration is None:

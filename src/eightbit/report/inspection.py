@@ -25,7 +25,7 @@ from eightbit.integer.lower.embeddings import embeddings
 from eightbit.integer.program import DynamicGemm, GemmToFloat, MatMulToFloat
 from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
-from eightbit.quant.choose.placement import CLAMPS, INTEGER, LAYERS, MOVES
+from eightbit.quant.choose.capable import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.report.table import Table, shape_text
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")

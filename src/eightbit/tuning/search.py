@@ -27,7 +27,7 @@ from eightbit.data.feeds import batches
 from eightbit.errors import CalibrationError
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, load
-from eightbit.quant.choose.placement import CLAMPS, MOVES
+from eightbit.quant.choose.capable import CLAMPS, MOVES
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.methods.calibrators import MSE
 from eightbit.quant.observe.calibrate import Progress

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.graph.model import attribute, constant, ints
-from eightbit.quant.choose.placement import channel_axis
+from eightbit.quant.choose.capable import channel_axis
 
 
 @dataclass(frozen=True)

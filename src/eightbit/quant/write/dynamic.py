@@ -13,55 +13,15 @@ SmoothQuant: MiniLM's mean cosine to float is 0.9940 without data, and 0.9958 wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.errors import QuantizationError
-from eightbit.graph.model import constant, unique_name
-from eightbit.quant.choose.placement import Island, Placement
-from eightbit.quant.choose.recipe import Recipe
-from eightbit.quant.choose.weight_only import place_weights
+from eightbit.graph.model import unique_name
+from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
-
-ELSEWHERE = (
-    "dynamic mode quantizes what layers read, Gemm and MatMul with a constant matrix; the rest stays in float"
-)
-
-
-def place_dynamic(model: ir.Model, recipe: Recipe) -> Placement:
-    """A placement of the Gemms and MatMuls with constant matrices alone: every other node is an island.
-
-    Raises QuantizationError for an override that matches no node, and for a graph without such layers.
-    """
-    whole = place_weights(model, recipe, reason=ELSEWHERE)
-    nodes = {str(node.name): node for node in model.graph}
-    refused = {name: reason for name in whole.layers if (reason := _refusal(nodes[name])) is not None}
-    layers = tuple(name for name in whole.layers if name not in refused)
-    if not layers:
-        found = "; ".join(f"{name} ({nodes[name].op_type}): {why}" for name, why in list(refused.items())[:5])
-        raise QuantizationError(
-            f"this graph has no Gemm or MatMul to quantize dynamically: {found}; calibrate it, with static activations"
-        )
-    known = {island.node: island for island in whole.islands}
-    islands = tuple(
-        known[name] if name in known else Island(name, node.op_type, refused[name])
-        for name, node in nodes.items()
-        if name not in layers and name not in whole.tables
-    )
-    return replace(whole, layers=layers, islands=islands)
-
-
-def _refusal(node: ir.Node) -> str | None:
-    """Why a layer has no dynamic form that pays."""
-    if node.op_type == "Conv":
-        return "a convolution: ONNX Runtime has no fused kernel for a dynamic one"
-    weight = constant(node.inputs[1])
-    assert weight is not None
-    return None if weight.ndim == 2 else f"its weight has {weight.ndim} axes; a matrix has a dynamic form"
 
 
 def insert_dynamic(model: ir.Model, placement: Placement, layers: Mapping[str, EncodedLayer]) -> ir.Model:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, quantize
 from eightbit.graph.model import constant, input_at, set_constant
-from eightbit.quant.choose.placement import INTEGER, LAYERS, Placement, is_layer
+from eightbit.quant.choose.capable import INTEGER, LAYERS, is_layer
+from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 

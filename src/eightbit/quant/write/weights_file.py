@@ -26,7 +26,8 @@ from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, input_at, is_op
-from eightbit.quant.choose.placement import LAYERS, Placement, channel_axis, is_layer
+from eightbit.quant.choose.capable import LAYERS, channel_axis, is_layer
+from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.write.embeddings import encoded_tables, insert_tables
