@@ -96,12 +96,12 @@ def browser() -> str:
 
 @pytest.fixture(scope="session")
 def visit(browser: str, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
-    """Opens a path of the site, or a data: address, in a fresh browser; extra flags may follow."""
+    """Opens a path of the site, or a data: or file: address, in a fresh browser; extra flags may follow."""
 
     def open_page(path: str, *flags: str) -> Page:
         server.missing.clear()
         profile = tmp_path_factory.mktemp("profile")
-        url = path if path.startswith("data:") else f"{server.address}/{path}"
+        url = path if path.startswith(("data:", "file:")) else f"{server.address}/{path}"
         command = [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "--dump-dom", url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         shutil.rmtree(profile, ignore_errors=True)

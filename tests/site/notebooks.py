@@ -1,17 +1,23 @@
 """What every chapter must have, as a function from a notebook to the list of its faults.
 
-nbval compares outputs, but silently skips a cell that was never executed and never compares pictures. The
-rules here close those gaps, and add what makes a chapter readable without seeing it.
+nbval compares outputs, but silently skips a cell that was never executed, ignores the output of a cell that asks
+for it and never compares pictures. The rules here close those gaps: each printed number is compared or is a time,
+marked as such. They also ask for what makes a chapter readable without seeing it.
 """
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from tests.site.numbers import BadTag, Tolerance, split, unused
+
 Cell = dict[str, Any]
 
 # Traces of the machine that ran the notebook.
 MACHINE_PATHS = re.compile(r"/tmp/|/home/|/root/|/Users/|ipykernel_\d+")
+# What keeps nbval from running a cell or from looking at what it printed.
+UNCOMPARED = re.compile(r"nbval[-_](?:skip|ignore[-_]output)|pytest_validate_ignore_output", re.IGNORECASE)
+TIME = re.compile(r"\b(?:ns|µs|ms|s|seconds?|minutes?|times?)\b")
 
 
 def source(cell: Cell) -> str:
@@ -35,11 +41,14 @@ def draws(cell: Cell) -> bool:
 
 
 def printed(cell: Cell) -> str:
-    """All text among the cell's outputs."""
+    """All text among the cell's outputs that a page shows; for a figure it shows the picture alone."""
     parts: list[str] = []
     for output in cell["outputs"]:
-        data = [value for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
-        parts += ["".join(value) for value in [output.get("text", ""), *data]]
+        data = output.get("data", {})
+        text = (
+            [] if draws({"outputs": [output]}) else [data[kind] for kind in data if kind.startswith("text/")]
+        )
+        parts += ["".join(value) for value in [output.get("text", ""), *text]]
     return "\n".join(parts)
 
 
@@ -68,13 +77,29 @@ def _cells(notebook: dict[str, Any]) -> Iterator[str]:
             yield f"{where} printed to stderr: remove the cause of the warning"
         if MACHINE_PATHS.search(printed(cell)):
             yield f"{where} printed a path of one machine"
-        if "nbval-skip" in tags(cell):
-            yield f"{where} is tagged nbval-skip, so nothing tests it"
-        if "nbval-ignore-output" in tags(cell) and "assert" not in source(cell):
-            yield f"{where} hides its output from the test and asserts nothing in its place"
+        yield from (f"{where} {fault}" for fault in _comparison(cell))
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws(cell) and len(alt.split()) < 4:
             yield f"{where} draws a figure and says in no mystnb.image.alt what it shows"
+
+
+def _comparison(cell: Cell) -> Iterator[str]:
+    """Why a cell's printed numbers would not be compared, or not as its tags say."""
+    if UNCOMPARED.search(" ".join([*tags(cell), source(cell)])):
+        yield "hides its output from the test: state a tolerance (rtol=0.02, atol=0.3dB), or print its times apart"
+    try:
+        tolerance = Tolerance.of(tags(cell))
+    except BadTag as error:
+        yield f"has a tag that is no tolerance: {error}"
+        return
+    for idle in unused(printed(cell), tolerance):
+        yield f"states a tolerance ({idle}) that none of its numbers needs"
+    if tolerance.times:
+        if split(printed(cell))[1] and "assert" not in source(cell):
+            yield "prints times, which are not compared, and asserts nothing in their place"
+        for line in printed(cell).splitlines():
+            if split(line)[1] and not TIME.search(line):
+                yield f"is tagged times and prints a number that is none: {line.strip()!r}"
 
 
 def _shape(notebook: dict[str, Any]) -> Iterator[str]:

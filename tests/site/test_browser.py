@@ -1,5 +1,6 @@
 """The built pages in a real browser with no network: scripts run, formulas are drawn, search finds."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,32 @@ def test_no_large_part_of_a_page_without_pictures_is_light_in_dark_mode(visit: V
     colours = Image.open(shot).convert("L").histogram()
     assert sum(colours[:64]) > 0.8 * sum(colours)  # the ground, and the boxes of the map
     assert max(colours[128:]) < 0.01 * sum(colours)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_times_are_marked_on_the_page(scheme: str, visit: Visit, site: Path, tmp_path: Path):
+    """The mark is drawn by the style sheet: here over two cells, of which one has the tag."""
+    output = '<div class="cell_output"><pre>3 ms</pre></div>'
+    page = tmp_path / "cells.html"
+    page.write_text(
+        f"""<!DOCTYPE html><html data-theme="{scheme}"><head>
+        <link rel="stylesheet" href="{site.as_uri()}/_static/styles/pydata-sphinx-theme.css">
+        <link rel="stylesheet" href="{site.as_uri()}/_static/book.css"></head><body><div class="bd-content">
+        <div class="cell tag_times">{output}</div><div class="cell">{output}</div></div>
+        <script>window.onload = () => document.querySelectorAll(".cell_output").forEach(cell => {{
+          const mark = getComputedStyle(cell, "::before");
+          cell.title = [mark.content, mark.display, mark.color].join("|");
+        }});</script></body></html>"""
+    )
+    marks = [
+        tag["title"] for tag in BeautifulSoup(visit(page.as_uri()).dom, "html.parser").select(".cell_output")
+    ]
+    said, shown, colour = marks[0].split("|")
+    assert "Times of the machine that built this page" in said
+    assert shown == "block"
+    assert marks[1].startswith("none|")
+    light = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    assert light > 140 if scheme == "dark" else light < 115  # of 255, against a ground of about 20 and of 255
 
 
 def test_search_finds_the_glossary(visit: Visit):

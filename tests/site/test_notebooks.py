@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,35 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.site.notebooks import code_lines, faults, tags
+from tests.site.nbnumbers import summary
+from tests.site.notebooks import UNCOMPARED, code_lines, faults, printed, source, tags
+from tests.site.numbers import Tolerance, counted
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "book").rglob("*.ipynb"))
 
 
+WAITING = {path.stem for path in CHAPTERS if path.stem != "02_affine_map"}
+"""Chapters whose numbers have not been moved over to stated tolerances yet."""
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_is_executed_described_and_complete(path: Path):
-    assert faults(json.loads(path.read_text())) == []
+    found = faults(json.loads(path.read_text()))
+    hidden = [line for line in found if "hides its output" in line]
+    assert bool(hidden) == (path.stem in WAITING), hidden
+    assert [line for line in found if line not in hidden] == []
+
+
+def test_every_printed_number_is_compared_or_a_time(capsys: pytest.CaptureFixture[str]):
+    counts: Counter[str] = Counter()
+    for path in CHAPTERS:
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code" and not UNCOMPARED.search(" ".join([*tags(cell), source(cell)])):
+                counts += counted(printed(cell), Tolerance.of(tags(cell)))
+    with capsys.disabled():
+        print(f"\n{summary(counts)}")
+    assert counts["equal"] + counts["within"] > 500
 
 
 def test_every_chapter_is_in_the_contents_in_order():
@@ -95,6 +116,10 @@ def first(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]],
     return lambda notebook: change(notebook["cells"][0])
 
 
+def second(**change: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda notebook: notebook["cells"][1].update(change)
+
+
 def text(old: str, new: str) -> Callable[[dict[str, Any]], Any]:
     return lambda notebook: notebook["cells"][2].update(source=EXERCISES.replace(old, new))
 
@@ -111,8 +136,13 @@ BROKEN = {
     "ended in an error": output(output_type="error", ename="ValueError", evalue="", traceback=[]),
     "printed to stderr": output(output_type="stream", name="stderr", text="warning"),
     "path of one machine": output(output_type="stream", name="stdout", text=["/home/me/x"]),
-    "nothing tests it": first(lambda cell: cell["metadata"].update(tags=["nbval-skip"])),
-    "asserts nothing": first(lambda cell: cell["metadata"].update(tags=["nbval-ignore-output"])),
+    "hides its output": first(lambda cell: cell["metadata"].update(tags=["nbval-skip"])),
+    "state a tolerance": first(lambda cell: cell["metadata"].update(tags=["nbval-ignore-output"])),
+    "print its times apart": first(lambda cell: cell.update(source="# NBVAL_IGNORE_OUTPUT\nplot()")),
+    "asserts nothing": second(source="print(2)", metadata={"tags": ["times"]}),
+    "no tolerance: rtol=x": second(metadata={"tags": ["rtol=x"]}),
+    "none of its numbers needs": second(metadata={"tags": ["atol=0.1dB"]}),
+    "prints a number that is none: '2'": second(metadata={"tags": ["times"]}),
     "mystnb.image.alt": first(lambda cell: cell["metadata"].pop("mystnb")),
     "not 'python3'": lambda notebook: notebook["metadata"]["kernelspec"].update(name="venv"),
     "exactly one title": text("## Summary", "## Summary\n\n# Another"),

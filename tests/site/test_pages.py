@@ -1,5 +1,6 @@
 """The built pages as files: all there, links lead somewhere, pictures described, nothing fetched from afar."""
 
+import json
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -89,6 +90,17 @@ def test_page_loads_nothing_from_elsewhere(page: Path):
 
 def test_page_offers_its_source_for_download(page: Path):
     assert parsed(page).select(".btn-download-source-button"), "the theme's download button is gone"
+
+
+def test_cells_of_times_can_be_marked(site: Path):
+    """The style sheet marks `.cell.tag_times .cell_output`: each such cell of the notebooks is one on its page."""
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        times = [cell for cell in cells if "times" in cell["metadata"].get("tags", [])]
+        marked = parsed(site / "book" / f"{path.stem}.html").select(
+            ".bd-content .cell.tag_times .cell_output"
+        )
+        assert len(marked) == len(times), path.stem
 
 
 def test_search_index_knows_every_page(site: Path):

@@ -1,0 +1,90 @@
+"""The plugin in a pytest of its own, on small notebooks with a real kernel: what passes, what fails, the count."""
+
+from collections.abc import Callable
+from typing import Any
+
+import nbformat
+import pytest
+
+pytest_plugins = "pytester"
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Runs cells (source, text or outputs of the page, tags) under nbval and the plugin."""
+
+    def test_cells(*cells: tuple[str, str | list[Any], list[str]]) -> pytest.RunResult:
+        notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+        for count, (source, page, tags) in enumerate(cells, start=1):
+            if isinstance(page, str):
+                page = [nbformat.v4.new_output("stream", name="stdout", text=page)] if page else []
+            metadata = {"tags": tags}
+            cell = nbformat.v4.new_code_cell(source, outputs=page, execution_count=count, metadata=metadata)
+            notebook.cells.append(cell)
+        nbformat.write(notebook, pytester.path / "page.ipynb")
+        return pytester.runpytest_inprocess("--nbval", "-p", "tests.site.nbnumbers", "page.ipynb")
+
+    return test_cells
+
+
+def test_numbers_within_their_tolerance_pass_and_are_counted(run: Run):
+    result = run(
+        ("print('a 1.52 of 7')", "a 1.50 of 7\n", ["atol=0.02"]),
+        (
+            "print('b  9.98 dB'); print(f'c {10.02:5.2f}')",
+            "c  9.99\nb 10.00 dB\n",
+            ["atol=0.05", "any-order"],
+        ),
+        ("print('8 bits'); 0.25", "8 bits\n", ["nbval-ignore-output"]),
+        ("print(f'in {7 / 3:.3f} ms')", "in 15.250 ms\n", ["times"]),
+        ("print(2**10)", "1024\n", []),
+    )
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(
+        [
+            "printed numbers: 5 compared (2 equal, 3 within the tolerance of their cell), 1 times of a machine, *"
+        ]
+    )
+
+
+DIFFERENCES = [
+    (
+        "print('1.53 of 7')",
+        "1.50 of 7\n",
+        ["atol=0.02"],
+        "the page says 1.50 of, the new run 1.53; allowed: 0.02",
+    ),
+    ("print('1.50 of 8')", "1.50 of 7\n", ["atol=0.02"], "the page says 7, the new run 8; allowed: nothing"),
+    ("print('1.51')", "1.50\n", [], "the page says 1.50, the new run 1.51; allowed: nothing"),
+    ("print('1.50 kB')", "1.50 MB\n", ["atol=0.02"], "the text between the numbers differs"),
+    ("print('3 s')", "3 ms\n", ["times"], "the text between the numbers differs"),
+    ("print('3 ms')", "", ["times"], "Unexpected output fields"),
+    ("1", "1\n", [], "Missing output fields"),
+]
+
+
+def test_one_difference_too_many_fails_and_is_named(run: Run):
+    result = run(*(cell[:3] for cell in DIFFERENCES))
+    result.assert_outcomes(failed=len(DIFFERENCES))
+    result.stdout.fnmatch_lines_random([f"*{said}*" for *_, said in DIFFERENCES])
+    result.stdout.no_fnmatch_line("printed numbers:*")
+
+
+def test_a_tag_that_cannot_be_read_stops_the_collection(run: Run):
+    result = run(("print(1)", "1\n", ["rtol=2"]))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*cell 0, tag rtol=2: a relative tolerance of 1 and more accepts nearly everything*"]
+    )
+
+
+def test_tables_in_html_are_compared_too(run: Run):
+    data = {"text/html": "<td>1.50</td>", "text/plain": "<IPython.core.display.HTML object>"}
+    page = [nbformat.v4.new_output("display_data", data)]
+    show = "from IPython.display import HTML, display; display(HTML('<td>{}</td>'))"
+    result = run((show.format("1.51"), page, ["atol=0.02"]), (show.format("1.53"), page, ["atol=0.02"]))
+    result.assert_outcomes(passed=1, failed=1)
