@@ -103,3 +103,14 @@ def test_other_pool(name: str, tmp_path: Path) -> None:
     model = between_convs(rng, OTHERS[name], 2, 17)
     data = [{"x": normal(rng, 2, 3, 9, 9)} for _ in range(10)]
     walk(model, data[:8], data[8:], tmp_path, floor=20)
+
+
+def test_indices_of_a_max_pool_as_an_output_of_the_graph(tmp_path: Path) -> None:
+    """Nobody in the graph reads the indices, and they are asked for all the same."""
+    rng = np.random.default_rng(3)
+    model = between_convs(rng, [node("MaxPool", "r", "d i", kernel_shape=[3, 3], strides=[3, 3])], 2, 17)
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N", 8, None, None])
+    )
+    data = [{"x": normal(rng, 2, 3, 9, 9)} for _ in range(4)]
+    walk(model, data[:3], data[3:], tmp_path, floor=(20, None))

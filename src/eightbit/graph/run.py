@@ -106,7 +106,7 @@ def session(model: bytes, *, optimize: bool = True, threads: int | None = None) 
 
 def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> None:
     """Make the tensors `names` the outputs of `proto` (types as known; shapes are left to the runtime)."""
-    values = {str(v.name): v for node in model.graph for v in node.outputs}
+    values = {v.name: v for node in model.graph for v in node.outputs if v.name}
     unknown = [n for n in names if n not in values]
     if unknown:
         raise EngineError(

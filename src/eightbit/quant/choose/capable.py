@@ -87,6 +87,10 @@ def _refusal(node: ir.Node) -> str | None:
         return None
     if node.op_type not in LAYERS | INTEGER | MOVES | CLAMPS:
         return "no integer form of this op"
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        return "its second output is used"
+    if not node.outputs[0].name:
+        return "its first output is left out"
     if any(value is not None and value.dtype not in (None, ir.DataType.FLOAT) for value in _data(node)):
         return "its data are not float32"
     if not list(activations(node)):
@@ -127,10 +131,6 @@ def _clip(node: ir.Node) -> str | None:
     return "its bounds are not constant" if any(constant(value) is None for value in bounds) else None
 
 
-def _one_output(node: ir.Node) -> str | None:
-    return "its second output is used" if any(value.uses() for value in node.outputs[1:]) else None
-
-
 def _average_pool(node: ir.Node) -> str | None:
     dilations = ints(node, "dilations") or ()
     if any(d != 1 for d in dilations):
@@ -144,7 +144,6 @@ _SPECIAL = {
     "Conv": _layer,
     "Pad": _pad,
     "Clip": _clip,
-    "MaxPool": _one_output,
     "AveragePool": _average_pool,
 }
 
