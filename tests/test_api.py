@@ -73,15 +73,13 @@ HEAVY = [
 
 # The whole import, NumPy included, in a new interpreter.
 IMPORT = """
-import json, sys, time
-start = time.perf_counter()
+import json, sys
 import eightbit
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+print(json.dumps(sorted(sys.modules)))
 """
 
 
-def import_in_new_process() -> dict:
+def modules_of_an_import() -> list[str]:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -104,16 +102,12 @@ def test_unknown_name_is_an_attribute_error():
 
 
 def test_import_brings_numpy_and_nothing_heavy():
-    modules = set(import_in_new_process()["modules"])
+    """So it is quick, on any machine."""
+    modules = modules_of_an_import()
     assert "eightbit" in modules
-    brought = sorted(name for name in HEAVY if name in modules)
-    assert brought == []
-
-
-def test_import_is_quick():
-    # The best of several runs is the cost of the import itself; the others measure the machine's other work.
-    best = min(import_in_new_process()["seconds"] for _ in range(5))
-    assert best <= 0.3
+    assert [name for name in HEAVY if name in modules] == []
+    own = {name for name in modules if name.startswith("eightbit.")}
+    assert own <= {"eightbit.errors"}
 
 
 def test_no_module_shadows_a_public_name():

@@ -73,5 +73,6 @@ def test_dynamic_transformer_has_no_differing_number(bert: Any) -> None:
         for name, output in OnnxRuntime(q.ir).run(feeds).items():
             np.testing.assert_array_equal(found[name], output, err_msg=name)
         codes = [op.outputs[0] for op in q.program.ops if isinstance(op, p.DynamicQuantize)]
-        for name, expected in FloatSession(q.ir, codes, optimize=False).run(feeds).items():
+        # Optimized, as everyone runs it: only so does ONNX Runtime keep the products exact on every processor.
+        for name, expected in FloatSession(q.ir, codes).run(feeds).items():
             np.testing.assert_array_equal(found[name], expected.astype(np.int16) - 128, err_msg=name)

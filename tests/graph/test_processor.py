@@ -1,41 +1,47 @@
-"""What the processor's flags say, and what sessions ask for because of it."""
+"""What the machine's kernels do to pairs of products, and what sessions ask for because of it."""
 
-from pathlib import Path
-
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from eightbit.graph import run
-from eightbit.graph.processor import cpu_flags, pairs_saturate
+from eightbit.graph.processor import pairs_saturate, would_saturate
+from tests.graph.graphs import parse
 
 
-def test_flags_are_read_from_the_system(tmp_path: Path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni\n")
-    assert cpu_flags(str(tmp_path / "cpuinfo")) == {"fpu", "avx2", "avx_vnni"}
-    assert cpu_flags(str(tmp_path / "absent")) == frozenset()
+def test_the_answer_is_that_of_a_larger_product():
+    """By another road: 3 x 64 times 64 x 33, all at the extremes, in a session that asks for nothing."""
+    x, w = np.full((3, 64), 255, np.uint8), np.full((64, 33), 127, np.int8)
+    model = parse("g (uint8[3,64] x) => (int32[3,33] y) { y = MatMulInteger (x, w) }", w=w)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x})
+    assert bool((found != x.astype(np.int32) @ w).any()) is pairs_saturate()
 
 
 @pytest.mark.parametrize(
     ("flags", "saturates"),
     [
         ({"avx2"}, True),
+        ({"avx2", "avx512f"}, True),
         ({"avx2", "avx_vnni"}, False),
         ({"avx2", "avx512_vnni"}, False),
+        ({"sse4_1", "avx"}, False),  # adds in 32 bits
         (set(), False),  # no x86 that we know of
     ],
 )
 def test_pairs_saturate_on_avx2_without_vnni(flags: set[str], saturates: bool):
-    assert pairs_saturate(frozenset(flags)) is saturates
+    assert would_saturate(frozenset(flags)) is saturates
 
 
-@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx512_vnni"}])
+@pytest.mark.parametrize("saturates", [True, False])
 def test_sessions_ask_for_exact_kernels_only_where_the_fast_ones_saturate(
-    flags: set[str], monkeypatch: pytest.MonkeyPatch
+    saturates: bool, monkeypatch: pytest.MonkeyPatch
 ):
     """The slower kernels took 0.7 of the float time in place of 0.3 on a processor with VNNI."""
-    monkeypatch.setattr(run, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(run, "pairs_saturate", lambda: saturates)
     options = run.session_options()
     name, value = run.EXACT_PAIRS
-    if pairs_saturate(frozenset(flags)):
+    if saturates:
         assert options.get_session_config_entry(name) == value
     else:
         with pytest.raises(RuntimeError):

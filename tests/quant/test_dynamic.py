@@ -81,7 +81,8 @@ def test_layers_compute_what_dynamic_quantization_says() -> None:
     model, x = net(), normal(6, 12, seed=9)
     q, _, _ = quantize_graph(model, None, DYNAMIC)
     n = FloatSession(model, ["n"]).run({"x": x})["n"]
-    found = FloatSession(q, ["a", "t", "y", "z"], optimize=False).run({"x": x})
+    # Optimized, as everyone runs it: only so does ONNX Runtime keep the products exact on every processor.
+    found = FloatSession(q, ["a", "t", "y", "z"]).run({"x": x})
     # prepare lays every weight out as (channels, inputs)
     weights = {name: value.const_value.numpy() for name, value in net().graph.initializers.items()}
     for name, source, weight, bias in (

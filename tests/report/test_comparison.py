@@ -1,7 +1,6 @@
 """`compare` against figures worked out by hand from the models' own outputs, and its intervals against known ones."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
 from eightbit.report.comparison import LAYER_SAMPLES
 from eightbit.report.confidence import Verdict, no_worse
-from eightbit.report.timing import interleaved
 from tests.small_net import CLASSES, images, small_net
 
 
@@ -229,13 +227,3 @@ def test_the_loss_is_tested_against_the_margin(model, q, x):
     assert eb.compare(model, q, x[:3]).no_worse is None
     with pytest.raises(eb.EngineError, match=r"margin=5 .* such as 0.005"):
         eb.compare(model, q, x, labels=labels, margin=5)
-
-
-def test_calls_take_turns_and_the_slower_one_is_found():
-    order = []
-    medians, rounds = interleaved(
-        [lambda: order.append("a"), lambda: (order.append("b"), math.factorial(20_000))], rounds=7
-    )
-    assert rounds == 7
-    assert order == ["a", "b"] * 10  # three rounds of warm-up
-    assert medians[1] > medians[0] > 0

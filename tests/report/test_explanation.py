@@ -18,7 +18,7 @@ import eightbit as eb
 from eightbit.cli import main
 from eightbit.report.explanation import as_picture
 from eightbit.report.saliency import occlusion
-from tests.site.conftest import FLAGS, browser  # noqa: F401
+from tests.site.conftest import FLAGS, HUNG, browser  # noqa: F401
 from tests.small_net import CLASSES, images, small_net
 
 ROUGH = eb.Recipe(
@@ -165,7 +165,7 @@ def test_the_page_in_a_browser(page, scheme, browser, tmp_path):  # noqa: F811
     flags = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     command = [browser, *FLAGS, *flags, "--window-size=500,900", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
-        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=HUNG, check=True
     )
     assert "Uncaught" not in done.stderr
     seen = json.loads(BeautifulSoup(done.stdout, "html.parser").body["data-seen"])

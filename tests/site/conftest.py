@@ -31,6 +31,7 @@ FLAGS = (
     # Scripts run until nothing is left to do, for at most this many milliseconds of the page's own clock.
     "--virtual-time-budget=20000",
 )
+HUNG = 900  # seconds, after which a browser that no longer moves is ended: a hundred times what a page takes
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def visit(browser: str, server: Server, tmp_path_factory: pytest.TempPathFactory
         profile = tmp_path_factory.mktemp("profile")
         url = path if path.startswith(("data:", "file:")) else f"{server.address}/{path}"
         command = [browser, *FLAGS, *flags, f"--user-data-dir={profile}", "--dump-dom", url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG)
         shutil.rmtree(profile, ignore_errors=True)
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

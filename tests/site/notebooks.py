@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tests.clocks import timed_asserts
 from tests.site.numbers import BadTag, Tolerance, split, unused
 
 Cell = dict[str, Any]
@@ -78,6 +79,8 @@ def _cells(notebook: dict[str, Any]) -> Iterator[str]:
         if MACHINE_PATHS.search(printed(cell)):
             yield f"{where} printed a path of one machine"
         yield from (f"{where} {fault}" for fault in _comparison(cell))
+        for assertion in timed_asserts(source(cell)):
+            yield f"{where} asserts a time, which a busy machine breaks: {assertion}"
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws(cell) and len(alt.split()) < 4:
             yield f"{where} draws a figure and says in no mystnb.image.alt what it shows"

@@ -1,22 +1,45 @@
-"""What this machine's processor does to sums of eight-bit products."""
+"""What this machine's kernels do to sums of eight-bit products.
+
+Some x86 kernels add the products of uint8 and int8 in pairs, in int16, and the pair saturates: 255 * 127 * 2 = 64,770
+comes to 32,767 (Intel's VPMADDUBSW; onnxruntime#6004). Weight codes of magnitude 64 and below are safe there.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import lru_cache
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+LARGEST_UINT8, LARGEST_INT8 = 255, 127
 
 
-def cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
-    """The flags of an x86 processor as Linux lists them; empty elsewhere."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+@lru_cache(maxsize=1)
+def pairs_saturate() -> bool:
+    """Whether ONNX Runtime's kernels saturate such pairs on this machine.
 
-
-def pairs_saturate(flags: frozenset[str]) -> bool:
-    """Whether fast kernels add products of uint8 and int8 in pairs that saturate at int16: AVX2 without VNNI.
-
-    Source: Intel's VPMADDUBSW, and onnxruntime#6004. Weight codes of magnitude 64 and below are safe there.
+    A kernel is asked for the sum of one pair, once a process (5 ms). What the system says of its processor is no
+    answer: an emulator shows that of its host, a virtual machine may hide instructions, and only Linux has a list.
     """
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    x, y = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("x", TensorProto.UINT8, (1, 2)), ("y", TensorProto.INT32, (1, 1)))
+    )
+    w = helper.make_tensor("w", TensorProto.INT8, (2, 1), [LARGEST_INT8] * 2)
+    model = helper.make_model(
+        helper.make_graph([node], "pair", [x], [y], [w]),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.full((1, 2), LARGEST_UINT8, np.uint8)})
+    return int(found.item()) != 2 * LARGEST_UINT8 * LARGEST_INT8
+
+
+def would_saturate(flags: frozenset[str]) -> bool:
+    """Whether they would on an x86 processor of these `flags`, as Linux names them: AVX2 without VNNI."""
     return "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & flags

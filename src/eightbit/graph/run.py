@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from eightbit.errors import EngineError
 from eightbit.graph.model import MAX_BYTES, constant, initializer_bytes
-from eightbit.graph.processor import cpu_flags, pairs_saturate
+from eightbit.graph.processor import pairs_saturate
 
 FLOAT_PRODUCTS = ("session.qdq_matmulnbits_accuracy_level", "1")
 """Products of quantized weights and float activations are taken in float32. ONNX Runtime's own setting, 4, rounds the
@@ -86,7 +86,7 @@ def session_options() -> ort.SessionOptions:
     options.log_severity_level = 4
     options.add_session_config_entry(*FLOAT_PRODUCTS)
     options.add_session_config_entry(*QUIET_THREADS)
-    if pairs_saturate(cpu_flags()):
+    if pairs_saturate():
         options.add_session_config_entry(*EXACT_PAIRS)
     return options
 

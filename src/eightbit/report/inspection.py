@@ -18,7 +18,7 @@ import onnx_ir as ir
 from eightbit.graph.embeddings import CodeTable, code_table
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
-from eightbit.graph.processor import cpu_flags, pairs_saturate
+from eightbit.graph.processor import pairs_saturate, would_saturate
 from eightbit.graph.save import file_bytes
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.lower.embeddings import embeddings
@@ -114,20 +114,20 @@ class Inspection:
 def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] | None = None) -> Inspection:
     """Take the inventory of a quantized model or of the file of one.
 
-    `cpu` holds the processor's flags as Linux names them (default: this processor's), for the warnings. Raises
+    The warnings look at this machine's kernels, or at a processor whose flags `cpu` holds as Linux names them. Raises
     LoadError for a file that is no quantized ONNX model.
     """
     model = q if isinstance(q, QuantizedModel) else open_quantized(q)
     tensors = tuple(_tensors(model.ir))
     islands = float_nodes(model)
     ops = Counter(node.op_type for node in model.ir.graph if node.op_type not in BORDERS)
-    flags = cpu_flags() if cpu is None else cpu
+    saturating = pairs_saturate() if cpu is None else would_saturate(cpu)
     return Inspection(
         tensors,
         dict(sorted(ops.items())),
         _bytes(model.ir),
         islands,
-        tuple(_warnings(model.ir, tensors, islands, flags)),
+        tuple(_warnings(model.ir, tensors, islands, saturating)),
     )
 
 
@@ -293,9 +293,9 @@ def _bytes(model: ir.Model) -> dict[str, int]:
 
 
 def _warnings(
-    model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...], flags: frozenset[str]
+    model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...], saturating: bool
 ) -> Iterator[str]:
-    if pairs_saturate(flags):
+    if saturating:
         large = sum(
             array is not None
             and array.dtype == np.int8
@@ -305,8 +305,9 @@ def _warnings(
         )
         if large:
             yield (
-                "this processor has no VNNI: pairs of products saturate at int16 where weight codes exceed "
-                f"{SAFE_PAIR}, as in {large} weight tensors here; quantize with Weights(bits=7)"
+                "this processor has no VNNI: its fast kernels saturate pairs of products at int16 where weight codes "
+                f"exceed {SAFE_PAIR}, as in {large} weight tensors here. This package asks for exact ones, which are "
+                "slower; other programs may not. Quantize with Weights(bits=7)"
             )
     dead = [t.name for t in tensors if t.kind == "activation" and t.scale == (1.0, 1.0)]
     if dead:
