@@ -35,7 +35,9 @@ def layers(model):
 def smoothed(model, alpha=0.8):
     sites = smooth_sites(model, layers(model))
     peaks = channel_peaks(model, [s.tensor for s in sites], normal(6, 5, 8, seed=5), axis=-1)
-    return sites, smooth(model, sites, peaks, alpha)
+    result = model.clone()
+    smooth(result, sites, peaks, alpha)
+    return sites, result
 
 
 def test_layers_behind_layernorm_and_gelu_are_found_through_their_reshapes():
@@ -45,10 +47,9 @@ def test_layers_behind_layernorm_and_gelu_are_found_through_their_reshapes():
     assert smooth_sites(model, []) == ()
 
 
-def test_the_network_computes_what_it_did_and_the_input_is_left_alone():
+def test_the_network_computes_what_it_did():
     model, before = network(), network()
     _, result = smoothed(model)
-    assert_same(before, model)
     assert_same(before, result)
     assert sum(n.op_type == "Mul" for n in result.graph) == 2
 

@@ -9,7 +9,7 @@ from eightbit.graph.model import input_at, set_constant
 from eightbit.graph.run import FloatSession
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.layout import Layout
-from eightbit.quant.quantize import Stage, encoded, fitted, placed
+from eightbit.quant.stage import Stage, encoded, fitted, placed
 from eightbit.tuning.probes import Kind, Source, dequantized, real_bias
 
 

@@ -31,7 +31,7 @@ from eightbit.quant.choose.capable import CLAMPS, MOVES
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.methods.calibrators import MSE
 from eightbit.quant.observe.calibrate import Progress
-from eightbit.quant.quantize import Stage
+from eightbit.quant.stage import Stage
 from eightbit.report.comparison import measure
 from eightbit.tuning.allocation import (
     FLOAT_BITS,

@@ -35,7 +35,7 @@ from eightbit.quant.methods.rounding import output_error
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments
-from eightbit.quant.quantize import Stage, encoded, fitted, placed, stage
+from eightbit.quant.stage import Stage, encoded, fitted, placed, stage
 from eightbit.report.table import Table
 from eightbit.tuning.probes import Kind, Noise, Source, probe
 
@@ -157,11 +157,11 @@ def stage_for_tuning(
 ) -> Stage:
     """A stage that holds the moments of every layer, whatever the recipe's rounding."""
     recipe = recipe.settled(True)
-    if recipe.weights_only or recipe.dynamic:
+    if not recipe.calibrates:
         raise QuantizationError(
             "tuning weighs calibrated activations against weights; give a recipe with static Activations()"
         )
-    return stage(graph, data, recipe, always_moments=True, progress=progress)
+    return stage(graph.clone(), data, recipe, always_moments=True, progress=progress)
 
 
 def chosen_samples(graph: ir.Model, data: Any, count: int) -> list[Feeds]:

@@ -33,7 +33,8 @@ from eightbit.graph.run import FloatSession, to_bytes
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, QuantizedModel, Report
 from eightbit.quant.choose.recipe import Recipe
-from eightbit.quant.quantize import Stage, finish
+from eightbit.quant.quantize import finish
+from eightbit.quant.stage import Stage
 from eightbit.tuning.sensitivity import stage_for_tuning
 from eightbit.tuning.target import Trial
 

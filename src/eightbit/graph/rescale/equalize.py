@@ -51,10 +51,10 @@ def elastic_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
     return tuple(group for group in channel_groups(model) if np.isinf(group.ceiling))
 
 
-def equalize(
-    model: ir.Model, peaks: Mapping[str, np.ndarray], *, strength: float = 0.5
-) -> tuple[ir.Model, int]:
-    """A new graph that computes the same with evener activation channels, and how many groups of tensors that took.
+def equalize(model: ir.Model, peaks: Mapping[str, np.ndarray], *, strength: float = 0.5) -> int:
+    """Even out the channels of activations, in place, without a change of what the graph computes.
+
+    Returns how many groups of tensors that took.
 
     `peaks` has the largest magnitude of each channel, (C,), for the tensors of each group that shall be equalized
     (`channels.channel_peaks` measures them); groups without are left alone. Raises QuantizationError if `strength`
@@ -62,10 +62,9 @@ def equalize(
     """
     if not 0 <= strength <= 1:
         raise QuantizationError(f"equalize(strength={strength}): it must lie in [0, 1]")
-    result = model.clone()
     scales: list[tuple[tuple[str, ...], np.ndarray]] = []
-    nodes = {str(node.name): node for node in result.graph}
-    for group in elastic_groups(result):
+    nodes = {str(node.name): node for node in model.graph}
+    for group in elastic_groups(model):
         known = {name: peaks[name] for name in group.seen if name in peaks}
         for name, peak in known.items():
             if peak.shape != (group.channels,):
@@ -80,8 +79,8 @@ def equalize(
         for name in group.readers:
             _scale_inputs(nodes[name], 1 / scale)
         scales.append((group.tensors, scale))
-    _record(result, scales)
-    return result, len(scales)
+    _record(model, scales)
+    return len(scales)
 
 
 def channel_scales(peaks: list[np.ndarray], strength: float) -> np.ndarray:

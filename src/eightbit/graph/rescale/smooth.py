@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.graph.model import add_constant, attribute, constant, is_op, sole_consumer, unique_name
+from eightbit.graph.model import add_constant, attribute, constant, is_op, rank, sole_consumer, unique_name
 
 SPREADING = ("LayerNormalization", "Gelu")
 """Float ops of transformers behind which outlier channels appear."""
@@ -42,7 +42,7 @@ def smooth_sites(model: ir.Model, layers: Iterable[str]) -> tuple[SmoothSite, ..
     wanted = set(layers)
     found: dict[str, list[str]] = {}
     for node in model.graph:
-        if node.name not in wanted or not is_op(node, "Gemm", "MatMul"):
+        if node.name not in wanted or not is_op(node, "Gemm", "MatMul") or rank(node.inputs[1]) != 2:
             continue
         value = node.inputs[0]
         before = None if value is None else value.producer()
@@ -61,21 +61,19 @@ def smooth_sites(model: ir.Model, layers: Iterable[str]) -> tuple[SmoothSite, ..
 
 def smooth(
     model: ir.Model, sites: Iterable[SmoothSite], peaks: Mapping[str, NDArray[np.float32]], alpha: float
-) -> ir.Model:
-    """A new graph with every site smoothed; `peaks` holds the largest magnitude of each channel of its tensor.
+) -> None:
+    """Smooth every site, in place; `peaks` holds the largest magnitude of each channel of its tensor.
 
     Channels that are always zero keep factor 1.
     """
-    result = model.clone()
-    nodes = {str(node.name): node for node in result.graph}
-    values = {str(value.name): value for node in result.graph for value in node.outputs}
+    nodes = {str(node.name): node for node in model.graph}
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
     for site in sites:
         layers = [nodes[name] for name in site.layers]
         factors = smoothing_factors(peaks[site.tensor], [_weight(node) for node in layers], alpha)
-        _divide(result.graph, values[site.tensor], factors, layers)
+        _divide(model.graph, values[site.tensor], factors, layers)
         for node in layers:
-            _scale_inputs(result.graph, node, factors)
-    return result
+            _scale_inputs(model.graph, node, factors)
 
 
 def smoothing_factors(

@@ -46,6 +46,12 @@ def chosen(can: Capable, recipe: Recipe, strained: Mapping[str, str] | None = No
     return placement
 
 
+def layers_of(can: Capable, recipe: Recipe) -> tuple[str, ...]:
+    """The layers that `recipe` does not keep in float; raises QuantizationError as `chosen` does for overrides."""
+    _check_overrides(can, recipe)
+    return tuple(name for name in can.named(Form.LAYER) if not recipe.keeps_float(name))
+
+
 def _check_overrides(can: Capable, recipe: Recipe) -> None:
     nodes = [_name(node) for node in can.model.graph]
     inputs = [_name(value) for value in can.model.graph.inputs]

@@ -206,6 +206,11 @@ class Recipe:
         return isinstance(self.activations, Activations) and self.activations.dynamic
 
     @property
+    def calibrates(self) -> bool:
+        """Whether activations have a scale each that calibration finds."""
+        return not self.weights_only and not self.dynamic
+
+    @property
     def codes(self) -> Activations:
         """The choice for activations. Raises QuantizationError if they stay in float."""
         if isinstance(self.activations, Keep):
@@ -215,6 +220,8 @@ class Recipe:
     @property
     def alpha(self) -> float | None:
         """The alpha of SmoothQuant; None if the graph is left as it is."""
+        if self.weights_only:
+            return None  # there is nothing to move out of activations that stay in float
         if self.smooth is True:
             return SMOOTHING["dynamic" if self.dynamic else "static"]
         return None if self.smooth is False else self.smooth
@@ -248,7 +255,7 @@ class Recipe:
     @property
     def equalizes(self) -> bool:
         """Whether channels are equalized: calibrated codes gain by it, other activations do not."""
-        return self.equalize and not self.weights_only and not self.dynamic
+        return self.equalize and self.calibrates
 
     @property
     def sequential(self) -> bool:

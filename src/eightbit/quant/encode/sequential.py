@@ -26,13 +26,13 @@ from eightbit.data.feeds import Feeds
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.encode.walk import KEPT, Walk
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer, steps_of
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import ELEMENTS, PATCHES, Moments
 
-TAKES_BIAS = {"Conv", "Gemm"}
 PULL = 1.0
 """a, as a multiple of the mean diagonal of H. EfficientNet-Lite0, weights in 4 bits, 36 crops: 7.7 dB with 1 and
 SCALES, 6.4 with 3 and whole scales; rounded to the nearest -2.5."""

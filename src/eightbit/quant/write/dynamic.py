@@ -24,22 +24,20 @@ from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 
 
-def insert_dynamic(model: ir.Model, placement: Placement, layers: Mapping[str, EncodedLayer]) -> ir.Model:
-    """A new graph in which each layer of `placement` multiplies int8 codes; `layers` holds its weight by node name."""
-    result = model.clone()
-    writer = _Writer(result.graph)
-    for node in list(result.graph):
+def insert_dynamic(model: ir.Model, placement: Placement, layers: Mapping[str, EncodedLayer]) -> None:
+    """Let each layer of `placement` multiply int8 codes, in place; `layers` holds its weight by node name."""
+    writer = _Writer(model.graph)
+    for node in list(model.graph):
         if node.name in placement.layers:
             writer.rewrite(node, layers[str(node.name)])
-    for value in list(result.graph.initializers.values()):
+    for value in list(model.graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             assert value.name is not None
-            del result.graph.initializers[value.name]
-    return result
+            del model.graph.initializers[value.name]
 
 
 class _Writer:
-    """Edits one cloned graph; keeps the codes already written, so that layers share them."""
+    """Edits one graph; keeps the codes already written, so that layers share them."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph

@@ -35,8 +35,8 @@ def encode_tables(model: ir.Model, names: Iterable[str], recipe: Recipe) -> dict
     return found
 
 
-def insert_tables(model: ir.Model, tables: Mapping[str, EncodedLayer]) -> ir.Model:
-    """Let the named Gathers of `model` read codes, in place; `model` itself comes back."""
+def insert_tables(model: ir.Model, tables: Mapping[str, EncodedLayer]) -> None:
+    """Let the named Gathers of `model` read codes, in place."""
     graph = model.graph
     known: dict[str, tuple[ir.Value, ir.Value]] = {}
     for node in list(graph):
@@ -70,7 +70,6 @@ def insert_tables(model: ir.Model, tables: Mapping[str, EncodedLayer]) -> ir.Mod
         ir.convenience.replace_nodes_and_values(graph, node, [node], made, [rows], scaled.outputs)
         if not source.uses() and stem in graph.initializers:
             del graph.initializers[stem]
-    return model
 
 
 def encoded_tables(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:

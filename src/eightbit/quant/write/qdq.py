@@ -1,7 +1,7 @@
 """Write the codes into the graph: QuantizeLinear and DequantizeLinear pairs around integer work.
 
-In: a prepared float graph, its placement, the parameters of each tensor and the codes of each layer. Out: a new ONNX
-graph in which constant weights are int8 and biases int32, and which ONNX Runtime fuses to integer kernels. Weights
+In: a prepared float graph, its placement, the parameters of each tensor and the codes of each layer. Out: the same
+graph, in which constant weights are int8 and biases int32, and which ONNX Runtime fuses to integer kernels. Weights
 and activations of more than 8 bits are int16 and uint16; ONNX Runtime has no kernels for them and computes in float32.
 
 A float tensor `t` becomes `t_q` (codes) and `t_dq`, with scale `t_s` and zero point `t_z`; a weight `w` becomes the
@@ -30,20 +30,19 @@ def insert_qdq(
     *,
     params: Mapping[str, QuantParams],
     layers: Mapping[str, EncodedLayer],
-) -> ir.Model:
-    """A new graph with every tensor of `placement` quantized by `params` and every layer's weight by `layers`.
+) -> None:
+    """Quantize every tensor of `placement` by `params` and every layer's weight by `layers`, in place.
 
     `params` has an entry for each tensor of `placement.observed`; `layers` for each name in `placement.layers`.
     """
-    result = model.clone()
-    writer = _Writer(result.graph, placement, params)
-    for node in list(result.graph):
+    writer = _Writer(model.graph, placement, params)
+    for node in list(model.graph):
         if node.name in placement.absorbed:
             writer.drop_clamp(node)
     inside = {*placement.layers, *placement.integer, *placement.moves}
     held = {island.node for island in placement.islands if island.op in LAYERS | INTEGER}
-    originals = list(result.graph)
-    for value in [*result.graph.inputs, *(out for node in originals for out in node.outputs)]:
+    originals = list(model.graph)
+    for value in [*model.graph.inputs, *(out for node in originals for out in node.outputs)]:
         if value.name in placement.sources:
             writer.pair(value, inside, held)
     for node in originals:
@@ -52,15 +51,14 @@ def insert_qdq(
             writer.constants_of_layer(node, layer)
         elif node.name in placement.integer:
             writer.constants_of_integer(node)
-    for value in list(result.graph.initializers.values()):
+    for value in list(model.graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             assert value.name is not None
-            del result.graph.initializers[value.name]
-    return result
+            del model.graph.initializers[value.name]
 
 
 class _Writer:
-    """Edits one cloned graph; keeps the constants already written so that tensors can share them."""
+    """Edits one graph; keeps the constants already written so that tensors can share them."""
 
     def __init__(self, graph: ir.Graph, placement: Placement, params: Mapping[str, QuantParams]) -> None:
         self.graph = graph

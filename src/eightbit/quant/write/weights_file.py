@@ -89,8 +89,10 @@ def with_weights(model: ir.Model, layers: Mapping[str, EncodedLayer]) -> ir.Mode
     rows = {str(node.name) for node in model.graph if float_table(node) is not None}.intersection(layers)
     in_float = {name: _float_bias(layer) for name, layer in layers.items() if name not in rows}
     placement = Placement(tuple(in_float), (), (), {}, {}, ())
-    written = insert_qdq(model, placement, params={}, layers=in_float)
-    return insert_tables(written, {name: layers[name] for name in rows})
+    written = model.clone()
+    insert_qdq(written, placement, params={}, layers=in_float)
+    insert_tables(written, {name: layers[name] for name in rows})
+    return written
 
 
 def _float_bias(layer: EncodedLayer) -> EncodedLayer:

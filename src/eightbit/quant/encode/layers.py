@@ -1,0 +1,70 @@
+"""The codes of all layers of a placement: each by its own choice of the recipe, from the moments of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.arith.affine import QuantParams
+from eightbit.errors import QuantizationError
+from eightbit.graph.model import constant
+from eightbit.quant.choose.placement import Placement
+from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.encode.weights import EncodedLayer, encode_layer
+from eightbit.quant.observe.layout import Layout
+from eightbit.quant.observe.moments import Moments
+
+TAKES_BIAS = {"Conv", "Gemm"}
+
+
+def encode_layers(
+    model: ir.Model,
+    placement: Placement,
+    params: Mapping[str, QuantParams],
+    recipe: Recipe,
+    moments: Mapping[str, Moments],
+    *,
+    known: dict[tuple[Any, ...], EncodedLayer] | None = None,
+) -> dict[str, EncodedLayer]:
+    """The codes of each layer; `known` holds those made before, and is given the new ones."""
+    encoded = {}
+    known = {} if known is None else known
+    wanted = set(placement.layers)
+    for node in model.graph:
+        name = str(node.name)
+        if name not in wanted:
+            continue
+        source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
+        weight = constant(node.inputs[1])
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        assert weight is not None
+        own = recipe.for_layer(name)
+        input_scale = None if source is None else np.float32(params[source].scale)
+        # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
+        free = bias is not None or node.op_type == "Conv"
+        correct = bool(own.bias_correction) and node.op_type in TAKES_BIAS and free
+        key = (
+            name,
+            own.weights,
+            correct,
+            recipe.weights_only,
+            None if source is None else float(params[source].scale),
+        )
+        try:
+            if key not in known:
+                known[key] = encode_layer(
+                    weight.astype(np.float32),
+                    None if bias is None else bias.astype(np.float32).reshape(-1),
+                    Layout.of(node),
+                    input_scale=input_scale,
+                    recipe=replace(own, bias_correction=correct),
+                    moments=moments.get(name),
+                )
+        except QuantizationError as cause:
+            raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
+        encoded[name] = known[key]
+    return encoded

@@ -1,0 +1,79 @@
+"""Which range each tensor of a placement gets: by whose choice, from what it saw, or known without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.graph.model import constant
+from eightbit.quant.choose.placement import Placement
+from eightbit.quant.choose.recipe import Activations, Recipe
+from eightbit.quant.methods.calibrators import predicted_sqnr_db
+from eightbit.quant.methods.observers import Histogram, Limits, State
+
+FIXED_LIMITS = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+"""Outputs whose limits are known without data."""
+RESIDUAL_FLOOR_DB = 28
+"""In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""
+
+
+def choices(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, Activations]:
+    """The choice for each observed tensor: that of the node which writes it, or of one that it saturates for."""
+    writers = {str(out.name): str(node.name) for node in model.graph for out in node.outputs}
+    found = {}
+    for name in placement.observed:
+        writer = writers.get(name, name)  # an input of the graph is its own writer
+        own = recipe.codes_of(writer)
+        if own == recipe.codes and writer in placement.absorbed:
+            own = recipe.codes_of(placement.absorbed[writer])
+        found[name] = own
+    return found
+
+
+def fixed_limits(model: ir.Model, placement: Placement) -> dict[str, Limits]:
+    """The limits of the tensors that need no data to know them."""
+    nodes = (node for node in model.graph if node.op_type in FIXED_LIMITS and node.name in placement.integer)
+    return {str(node.outputs[0].name): FIXED_LIMITS[node.op_type] for node in nodes}
+
+
+def constant_ranges(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, QuantParams]:
+    """Parameters of the constant operands of integer ops, from the values themselves."""
+    found = {}
+    for node in model.graph:
+        if node.name not in placement.integer or node.op_type == "Clip":
+            continue
+        for value in node.inputs:
+            array = constant(value)
+            if value is not None and array is not None:
+                choice = recipe.codes_of(str(node.name))  # as fine as what the node writes
+                lo, hi = float(array.min()), float(array.max())
+                found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
+    return found
+
+
+def strained_sums(
+    model: ir.Model, placement: Placement, states: Mapping[str, State], recipe: Recipe
+) -> dict[str, str]:
+    """Additions that only float ops read and whose sum does not fit eight bits, with the reason.
+
+    The residual stream of a transformer holds a few values a hundred times larger than the rest. Where the next op is
+    a LayerNorm in float, codes for the sum save nothing, and cost what the histogram says.
+    """
+    found = {}
+    inside = {*placement.layers, *placement.integer, *placement.moves, *placement.absorbed}
+    for node in model.graph:
+        value = node.outputs[0]
+        if node.op_type != "Add" or node.name not in placement.integer or value.is_graph_output():
+            continue
+        state = states.get(str(value.name))
+        if any(use.node.name in inside for use in value.uses()) or not isinstance(state, Histogram):
+            continue
+        own = recipe.codes_of(str(node.name))
+        kept = predicted_sqnr_db(own.range, state, own.itype, own.symmetric)
+        if kept < RESIDUAL_FLOOR_DB:
+            found[str(node.name)] = (
+                f"outliers: codes would keep {kept:.0f} dB of its sum, less than {RESIDUAL_FLOOR_DB}"
+            )
+    return found
