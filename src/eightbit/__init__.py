@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from eightbit.report.comparison import Comparison, compare
     from eightbit.report.explanation import Explanation, explain
     from eightbit.report.inspection import inspect
+    from eightbit.train.fit import Training, fit
+    from eightbit.train.trainable import trainable
     from eightbit.tuning.search import tune
     from eightbit.tuning.sensitivity import sensitivity
     from eightbit.tuning.target import Target, Tuned
@@ -62,6 +64,9 @@ _HOME = {
     "AdaRound": "quant.methods.rounding",
     "quantize": "model",
     "QuantizedModel": "model",
+    "trainable": "train.trainable",
+    "fit": "train.fit",
+    "Training": "train.fit",
     "compare": "report.comparison",
     "Comparison": "report.comparison",
     "explain": "report.explanation",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import QuantParams
 from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
 from eightbit.deploy.sessions import OnnxRuntime, run_island
-from eightbit.errors import CalibrationError, EngineError, LoadError
+from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError
 from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
@@ -146,7 +146,7 @@ def load(source: Any, example: Any = None) -> Model:
 
 
 def quantize(
-    model: Any, calibration: Any, recipe: Recipe | None = None, *, progress: Progress | None = None
+    model: Any, calibration: Any = None, recipe: Recipe | None = None, *, progress: Progress | None = None
 ) -> QuantizedModel:
     """Turn a model into int8: weights, activations and biases, by `recipe` (default: `Recipe()`).
 
@@ -155,11 +155,23 @@ def quantize(
     data (`activations=FLOAT` or `Activations(dynamic=True)`, rounding to the nearest). A torch module without a `load`
     takes its example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
     """
+    if hasattr(model, "quantized"):  # a module that was trained in integers has its own
+        return _as_trained(model, calibration, recipe)
     if not isinstance(model, Model):
         model, calibration = _load_with_data(model, calibration)
     chosen = (recipe or Recipe()).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
     return QuantizedModel(graph, Report(placement.islands, params, chosen))
+
+
+def _as_trained(module: Any, calibration: Any, recipe: Recipe | None) -> QuantizedModel:
+    """The int8 model that a trainable module has become."""
+    if calibration is not None or recipe is not None:
+        raise QuantizationError(
+            f"a {type(module).__name__} has learned its scales and codes; call quantize(module) alone"
+        )
+    q: QuantizedModel = module.quantized()
+    return q
 
 
 def open(path: str | os.PathLike[str]) -> QuantizedModel:

@@ -1,0 +1,331 @@
+"""An integer program that can be differentiated: the arithmetic of the engines, with a gradient.
+
+In: a `Plan`, its numbers as tensors of a framework, float feeds. Out: float outputs, or every tensor on the way. A
+tensor of codes is held as steps, that is float32 integers `code - zero_point`; sums of products of steps are what the
+int32 accumulators hold, and requantization is the engines' own (family A),
+
+    y = clip(RNE(acc · (s_x s_w) / s_y)),                                                                          (1)
+
+so that the model that is trained is the model that runs. Rounding has no useful gradient and gets the identity's,
+straight through (Bengio et al. 2013, arXiv 1308.3432). The scales in (1) and in x / s are ordinary numbers, whose
+gradient is that of LSQ (Esser et al. 2020, arXiv 1902.08153, equation 3): round(v) - v inside the range, or the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from eightbit.errors import QuantizationError
+from eightbit.integer import program as p
+from eightbit.integer.engine.windows import ceil_length, output_length
+from eightbit.train.islands import run_island
+from eightbit.train.ops import Ops, Tensor
+from eightbit.train.plan import NARROW, Grid, Plan
+
+EXACT = 2**24
+"""Sums below it are exact in float32, whatever their order."""
+SMOOTH = 4
+"""Codes to either side over which the slope of a table is taken: single steps say little of it."""
+
+
+class Forward:
+    """One run of a plan: `numbers` are what it has learned, by key.
+
+    With `exact`, sums that float32 might round are taken in float64, as the int32 accumulators have them.
+    """
+
+    def __init__(self, plan: Plan, ops: Ops, numbers: Mapping[str, Tensor], *, exact: bool = False) -> None:
+        self.plan, self.ops, self.exact = plan, ops, exact
+        self._numbers = numbers
+        self._scales: dict[str, Tensor] = {}
+
+    def scale(self, key: str) -> Tensor:
+        """The scale of a key of the plan."""
+        if key not in self._scales:
+            start = self.ops.constant(self.plan.start[key])
+            self._scales[key] = start * self.ops.exp(self._numbers[key])
+        return self._scales[key]
+
+    def value(self, key: str) -> Tensor:
+        """The weight or bias of a key of the plan."""
+        start, unit = (self.ops.constant(part[key]) for part in (self.plan.start, self.plan.units))
+        return start + self._numbers[key] * unit
+
+    def grid(self, name: str) -> Grid:
+        """The grid of a tensor of codes."""
+        return self.plan.grids[name]
+
+    def values(self) -> dict[str, Tensor]:
+        """Every number of the plan as `plan.write` takes it."""
+        return {
+            key: self.scale(key) if key.startswith("scale:") else self.value(key) for key in self._numbers
+        }
+
+    def weight(self, op: p.Conv | p.Gemm | p.GemmToFloat) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The codes of a layer's weight, the step of its accumulators (it broadcasts with them), its bias in steps."""
+        keys = self.plan.layers[op.name]
+        axes = op.weight.ndim
+        by_row = (-1,) + (1,) * (axes - 1) if isinstance(op, p.Conv) else (1, -1)
+        s_w = self.scale(keys.scale)
+        steps = s_w if not self.ops.shape(s_w) else self.ops.reshaped(s_w, by_row)
+        codes = self.round(self.ops.clipped(self.value(keys.weight) / steps, -keys.qmax, keys.qmax))
+        by_channel = (1, -1) + (1,) * (axes - 2) if isinstance(op, p.Conv) else (-1,)
+        unit = self.scale(self.grid(op.inputs[0]).scale) * s_w
+        unit = unit if not self.ops.shape(unit) else self.ops.reshaped(unit, by_channel)
+        if keys.bias is None:
+            return codes, unit, None
+        bias = self.ops.reshaped(self.value(keys.bias), by_channel)
+        return codes, unit, self.round(bias / unit)
+
+    def round(self, x: Tensor) -> Tensor:
+        """Rounded to integers, with the gradient of the identity."""
+        return self.ops.passed(x, self.ops.rounded(x))
+
+    def on_grid(self, value: Tensor, name: str) -> Tensor:
+        """A value in steps of tensor `name`, rounded and saturated."""
+        grid = self.grid(name)
+        return self.round(self.ops.clipped(value, grid.lo, grid.hi))
+
+    def wide(self, codes: np.ndarray, info: p.TensorInfo) -> bool:
+        """Whether the sums of a layer with these weight codes may leave what float32 holds exactly."""
+        if not self.exact:
+            return False
+        rows = np.abs(codes.astype(np.int64)).reshape(codes.shape[0], -1)
+        most = rows.sum(axis=1).max() if codes.ndim > 2 else np.abs(codes.astype(np.int64)).sum(axis=0).max()
+        return bool(most * (info.itype.qmax - info.itype.qmin) >= EXACT)
+
+    def run(self, feeds: Mapping[str, Tensor], *, keep: bool = False) -> dict[str, Tensor]:
+        """The outputs by name; with `keep` also every tensor of codes, in steps."""
+        program = self.plan.program
+        values: dict[str, Tensor] = dict(feeds)
+        for name, codes in program.constants.items():
+            steps = codes.astype(np.float32) - self.grid(name).zero_point
+            values[name] = self.ops.constant(steps.astype(np.float32))
+        last = {name: i for i, op in enumerate(program.ops) for name in op.inputs}
+        for i, op in enumerate(program.ops):
+            inputs = [values[name] for name in op.inputs]
+            if isinstance(op, p.FloatIsland):
+                values.update(run_island(op, dict(zip(op.inputs, inputs, strict=True)), self.ops))
+            else:
+                kernel = KERNELS.get(type(op))
+                if kernel is None:
+                    raise QuantizationError(
+                        f"node {op.name!r} ({type(op).__name__}) cannot be trained; leave it in float with "
+                        f"overrides={{{op.name!r}: FLOAT}}, or train a model without it"
+                    )
+                values[op.outputs[0]] = kernel(self, op, *inputs)
+            for name in op.inputs:
+                if last[name] == i and not keep and name not in program.outputs:
+                    values.pop(name, None)
+        wanted = (*program.outputs, *(program.tensors if keep else ()))
+        return {name: values[name] for name in wanted if name in values}
+
+
+def _quantize(run: Forward, op: p.Quantize, x: Tensor) -> Tensor:
+    return run.on_grid(x / run.scale(run.grid(op.outputs[0]).scale), op.outputs[0])
+
+
+def _dequantize(run: Forward, op: p.Dequantize, q: Tensor) -> Tensor:
+    return q * run.scale(run.grid(op.inputs[0]).scale)
+
+
+def _conv(run: Forward, op: p.Conv, x: Tensor) -> Tensor:
+    codes, unit, bias = run.weight(op)
+    axes = len(op.strides)
+    if any(op.pads):
+        widths = [(0, 0), (0, 0), *zip(op.pads[:axes], op.pads[axes:], strict=True)]
+        x = run.ops.padded(x, widths, "constant", 0.0)  # zero steps: the input's zero point
+    exact = run.wide(op.weight, run.plan.program.tensors[op.inputs[0]])
+    acc = run.ops.convolved(x, codes, op.strides, op.dilations, op.group, exact)
+    acc = acc if bias is None else acc + bias
+    return run.on_grid(acc * (unit / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+
+
+def _gemm(run: Forward, op: p.Gemm | p.GemmToFloat, x: Tensor) -> Tensor:
+    codes, unit, bias = run.weight(op)
+    acc = run.ops.product(x, codes, run.wide(op.weight, run.plan.program.tensors[op.inputs[0]]))
+    acc = acc if bias is None else acc + bias
+    if isinstance(op, p.GemmToFloat):
+        return acc * unit
+    return run.on_grid(acc * (unit / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+
+
+def _matmul(run: Forward, op: p.MatMul | p.MatMulToFloat, a: Tensor, b: Tensor) -> Tensor:
+    s_a, s_b = (run.scale(run.grid(name).scale) for name in op.inputs)
+    acc = run.ops.product(a, b, run.exact)
+    if isinstance(op, p.MatMulToFloat):
+        return acc * (s_a * s_b)
+    return run.on_grid(acc * (s_a * s_b / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+
+
+def _add(run: Forward, op: p.Add, a: Tensor, b: Tensor) -> Tensor:
+    s_a, s_b, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
+    return run.on_grid(a * (s_a / s_y) + b * (s_b / s_y), op.outputs[0])
+
+
+def _mul(run: Forward, op: p.Mul, a: Tensor, b: Tensor) -> Tensor:
+    s_a, s_b, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
+    return run.on_grid(a * b * (s_a * s_b / s_y), op.outputs[0])
+
+
+def _moved_to(run: Forward, x: Tensor, source: str, target: str) -> Tensor:
+    """Steps of one scale as steps of another."""
+    before, after = run.grid(source), run.grid(target)
+    if before == after:
+        return x
+    return run.on_grid(x * run.scale(before.scale) / run.scale(after.scale), target)
+
+
+def _lookup(run: Forward, op: p.Lookup, x: Tensor) -> Tensor:
+    before, after = run.grid(op.inputs[0]), run.grid(op.outputs[0])
+    if op.kind == "Requantize":
+        return _moved_to(run, x, op.inputs[0], op.outputs[0])
+    table = op.table.astype(np.float32) - after.zero_point
+    if op.kind == NARROW:
+        return run.ops.clipped(x, float(table.min()), float(table.max()))
+    slopes = np.gradient(np.convolve(np.pad(table, SMOOTH, mode="edge"), _window(), mode="valid")).astype(
+        np.float32
+    )
+    index = run.ops.still(x) - float(before.lo)
+    value = run.ops.picked(run.ops.constant(table.astype(np.float32)), index)
+    slope = run.ops.picked(run.ops.constant(slopes), index)
+    return value + slope * (x - run.ops.still(x))
+
+
+def _window() -> np.ndarray:
+    return np.full(2 * SMOOTH + 1, 1 / (2 * SMOOTH + 1))
+
+
+def _softmax(run: Forward, op: p.Softmax, x: Tensor) -> Tensor:
+    s_x, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
+    return run.on_grid(run.ops.softmax(x * s_x, op.axis) / s_y, op.outputs[0])
+
+
+def _concat(run: Forward, op: p.Concat, *parts: Tensor) -> Tensor:
+    target = op.outputs[0]
+    same = [_moved_to(run, x, source, target) for x, source in zip(parts, op.inputs, strict=True)]
+    return run.ops.joined(same, op.axis)
+
+
+def _max_pool(run: Forward, op: p.MaxPool, x: Tensor) -> Tensor:
+    widths = _window_pads(op, run.ops.shape(x), op.dilations)
+    low = float(run.grid(op.inputs[0]).lo)
+    return run.ops.largest(run.ops.padded(x, widths, "constant", low), op.kernel, op.strides, op.dilations)
+
+
+def _average_pool(run: Forward, op: p.AveragePool, x: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    widths = _window_pads(op, shape, (1,) * len(op.kernel))
+    total = run.ops.totals(run.ops.padded(x, widths, "constant", 0.0), op.kernel, op.strides)
+    count: Any = float(np.prod(op.kernel))
+    if not op.count_include_pad:
+        ones = np.pad(np.ones((1, 1, *shape[2:]), np.float32), widths)
+        count = run.ops.totals(run.ops.constant(ones), op.kernel, op.strides)
+    s_x, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
+    return run.on_grid(total / count * s_x / s_y, op.outputs[0])
+
+
+def _global_average_pool(run: Forward, op: p.GlobalAveragePool, x: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    acc = run.ops.total(x, range(2, len(shape)))
+    s_x, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
+    return run.on_grid(acc * (s_x / (s_y * float(np.prod(shape[2:])))), op.outputs[0])
+
+
+def _window_pads(
+    op: p.MaxPool | p.AveragePool, shape: tuple[int, ...], dilations: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """The padding of every axis, with what ceil mode's last window needs, and without what no window reads."""
+    axes, widths = len(op.kernel), [(0, 0), (0, 0)]
+    for i in range(axes):
+        length, pads = shape[2 + i], (op.pads[i], op.pads[i + axes])
+        size = (ceil_length if op.ceil_mode else output_length)(
+            length, op.kernel[i], op.strides[i], pads, dilations[i]
+        )
+        reach = (size - 1) * op.strides[i] + dilations[i] * (op.kernel[i] - 1) + 1
+        widths.append((pads[0], max(pads[1], reach - length - pads[0])))
+    return widths
+
+
+def _reshape(run: Forward, op: p.Reshape, x: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    return run.ops.reshaped(x, [shape[i] if d == 0 else d for i, d in enumerate(op.shape)])
+
+
+def _reshape_to(run: Forward, op: p.ReshapeTo, x: Tensor, lengths: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    return run.ops.reshaped(x, [shape[i] if int(d) == 0 else int(d) for i, d in enumerate(lengths)])
+
+
+def _flatten(run: Forward, op: p.Flatten, x: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    axis = op.axis % len(shape) if op.axis < 0 else op.axis
+    return run.ops.reshaped(x, (int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
+
+
+def _squeeze(run: Forward, op: p.Squeeze, x: Tensor) -> Tensor:
+    shape = run.ops.shape(x)
+    axes = (
+        [i for i, d in enumerate(shape) if d == 1] if op.axes is None else [a % len(shape) for a in op.axes]
+    )
+    return run.ops.reshaped(x, [d for i, d in enumerate(shape) if i not in axes])
+
+
+def _unsqueeze(run: Forward, op: p.Unsqueeze, x: Tensor) -> Tensor:
+    shape = list(run.ops.shape(x))
+    rank = len(shape) + len(op.axes)
+    for axis in sorted(a % rank for a in op.axes):
+        shape.insert(axis, 1)
+    return run.ops.reshaped(x, shape)
+
+
+def _transpose(run: Forward, op: p.Transpose, x: Tensor) -> Tensor:
+    return run.ops.transposed(x, op.perm)
+
+
+def _slice(run: Forward, op: p.Slice, x: Tensor) -> Tensor:
+    index = [slice(None)] * len(run.ops.shape(x))
+    for axis, start, stop, step in op.bounds:
+        if step < 0:
+            raise QuantizationError(f"node {op.name!r} (Slice) runs backwards, which cannot be trained")
+        index[axis] = slice(start, stop, step)
+    return x[tuple(index)]
+
+
+def _pad(run: Forward, op: p.Pad, x: Tensor) -> Tensor:
+    rank, shape = len(op.pads) // 2, run.ops.shape(x)
+    pairs = list(zip(op.pads[:rank], op.pads[rank:], strict=True))
+    cut = tuple(slice(max(0, -b), n - max(0, -e)) for n, (b, e) in zip(shape, pairs, strict=True))
+    widths = [(max(0, b), max(0, e)) for b, e in pairs]
+    return run.ops.padded(x[cut], widths, op.mode, float(op.value - run.grid(op.inputs[0]).zero_point))
+
+
+KERNELS: dict[type[p.Op], Callable[..., Tensor]] = {
+    p.Quantize: _quantize,
+    p.Dequantize: _dequantize,
+    p.Conv: _conv,
+    p.Gemm: _gemm,
+    p.GemmToFloat: _gemm,
+    p.MatMul: _matmul,
+    p.MatMulToFloat: _matmul,
+    p.Add: _add,
+    p.Mul: _mul,
+    p.MaxPool: _max_pool,
+    p.AveragePool: _average_pool,
+    p.GlobalAveragePool: _global_average_pool,
+    p.Softmax: _softmax,
+    p.Lookup: _lookup,
+    p.Concat: _concat,
+    p.Reshape: _reshape,
+    p.ReshapeTo: _reshape_to,
+    p.Flatten: _flatten,
+    p.Squeeze: _squeeze,
+    p.Unsqueeze: _unsqueeze,
+    p.Transpose: _transpose,
+    p.Slice: _slice,
+    p.Pad: _pad,
+}
+"""What each operation does; a `FloatIsland` is run by `islands`, and dynamic layers are not trained."""

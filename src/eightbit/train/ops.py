@@ -1,0 +1,90 @@
+"""The few array functions that training needs, the same for every framework that can differentiate them.
+
+`forward` is written once, against `Ops`; `torch_ops` and `keras_ops` say what each function is in a framework. Arrays
+are float32 unless said otherwise, channels come before the spatial axes, and every function but the last three of each
+group is differentiable in the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Tensor = Any
+"""An array of the framework."""
+
+
+class Ops(Protocol):
+    """What a framework is asked for."""
+
+    def constant(self, array: np.ndarray) -> Tensor:
+        """An array that is not learned."""
+
+    def exp(self, x: Tensor) -> Tensor:
+        """The exponential function."""
+
+    def passed(self, x: Tensor, value: Tensor) -> Tensor:
+        """`value`, with the gradient of `x`: the straight-through estimator."""
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """The nearest integers, ties to even; no gradient."""
+
+    def clipped(self, x: Tensor, lo: float, hi: float) -> Tensor:
+        """`x` held within bounds; no gradient outside."""
+
+    def still(self, x: Tensor) -> Tensor:
+        """`x` without a gradient."""
+
+    def convolved(
+        self, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int, exact: bool
+    ) -> Tensor:
+        """Convolution over one or two axes without padding; `exact` sums in float64."""
+
+    def product(self, a: Tensor, b: Tensor, exact: bool) -> Tensor:
+        """Matrix product; `exact` sums in float64."""
+
+    def largest(
+        self, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    ) -> Tensor:
+        """The largest of each window, without padding."""
+
+    def totals(self, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
+        """The sum of each window, without padding."""
+
+    def padded(self, x: Tensor, widths: Sequence[tuple[int, int]], mode: str, value: float) -> Tensor:
+        """Padding by `widths` (before, after) of every axis, in NumPy's modes."""
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        """The lengths of the axes."""
+
+    def reshaped(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """The same numbers in another shape."""
+
+    def transposed(self, x: Tensor, perm: Sequence[int]) -> Tensor:
+        """The axes in another order."""
+
+    def joined(self, parts: Sequence[Tensor], axis: int) -> Tensor:
+        """Concatenation."""
+
+    def total(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """The sum over `axes`, which stay with length 1."""
+
+    def softmax(self, x: Tensor, axis: int) -> Tensor:
+        """Softmax along an axis."""
+
+    def picked(self, table: Tensor, index: Tensor) -> Tensor:
+        """`table[index]` for a float tensor `index` of integers."""
+
+    def unary(self, name: str, x: Tensor) -> Tensor:
+        """The ONNX op of this name (`islands.UNARY`), element by element."""
+
+    def taken(self, x: Tensor, index: np.ndarray, axis: int) -> Tensor:
+        """Entries of `x` along an axis, as `np.take`."""
+
+    def chosen(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """`a` where the condition holds, else `b`."""
+
+    def floats(self, x: Tensor) -> Tensor:
+        """As float32."""

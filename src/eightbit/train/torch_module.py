@@ -1,0 +1,125 @@
+"""A quantized model as a `torch.nn.Module` that learns: forward is the integer program, backward its gradients.
+
+In: a `QuantizedModel`, the solution of post-training quantization. Out: a module with the model's weights, biases and
+scales as parameters, to be trained by any loop; `eightbit.quantize(module)` gives the int8 model that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eightbit.errors import EngineError, QuantizationError
+from eightbit.model import QuantizedModel
+from eightbit.train.forward import Forward
+from eightbit.train.plan import Plan, learned_params, plan, write
+from eightbit.train.torch_ops import TorchOps
+
+
+class Trainable(nn.Module):
+    """What `eightbit.trainable` returns. `module(x)` takes and gives what the model's graph does, as tensors.
+
+    The parameters are what is learned on top of post-training quantization, zero at first: `plan.Plan` says how
+    weights, biases and scales come from them, and every run rounds those to integers. In eval mode sums that float32
+    might round are taken in float64, so that every tensor is that of the engines.
+    """
+
+    def __init__(self, q: QuantizedModel) -> None:
+        super().__init__()
+        if q.report is None:
+            raise QuantizationError(
+                "a model that was opened from a file has lost its recipe; train what quantize returned"
+            )
+        self.report = q.report
+        self._wanted: tuple[str, ...] = ()
+        self._seen: dict[str, Tensor] = {}
+        self.plan: Plan = plan(q.ir, q.program, q.report.recipe)
+        self.learned = nn.ParameterDict()
+        for key in self.plan.start:
+            value = torch.zeros(self.plan.start[key].shape)
+            if key in self.plan.fixed:
+                self.register_buffer(_name(key), value)
+            else:
+                self.learned[_name(key)] = nn.Parameter(value)
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Every number of the plan by its key."""
+        return {
+            key: getattr(self, _name(key)) if key in self.plan.fixed else self.learned[_name(key)]
+            for key in self.plan.start
+        }
+
+    def kinds(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter with what it is: "weight", "bias" or "scale"."""
+        for key in self.plan.learned:
+            yield key.partition(":")[0], self.learned[_name(key)]
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The model's outputs: one bare, more as a tuple. Raises EngineError for another number of inputs."""
+        made = self._run(self._feeds(inputs), keep=bool(self._wanted))
+        self._seen.update({name: self._real(made, name) for name in self._wanted})
+        outputs = tuple(made[name] for name in self.plan.program.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def watch(self, tensors: Sequence[str], seen: dict[str, Tensor]) -> None:
+        """Let every run put the real values of these tensors of codes into `seen`; none ends it."""
+        missing = [name for name in tensors if name not in self.plan.grids]
+        if missing:
+            known = ", ".join(list(self.plan.grids)[:9])
+            raise QuantizationError(f"{missing[0]!r} is no tensor of codes of this model; it has {known}")
+        self._wanted, self._seen = tuple(tensors), seen
+
+    def _real(self, made: Mapping[str, Tensor], name: str) -> Tensor:
+        forward = Forward(self.plan, TorchOps(self._device), self.numbers())
+        return made[name] * forward.scale(self.plan.grids[name].scale)
+
+    def codes(self, *inputs: Tensor) -> dict[str, np.ndarray]:
+        """Every tensor of codes on the way, as the engines have it: canonical integers by name."""
+        with torch.no_grad():
+            made = self._run(self._feeds(inputs), keep=True)
+        tensors = self.plan.program.tensors
+        return {
+            name: (made[name].cpu().numpy() + info.zero_point).astype(info.itype.dtype)
+            for name, info in tensors.items()
+            if name in made
+        }
+
+    def quantized(self) -> QuantizedModel:
+        """The int8 model with the integers that the parameters stand for now."""
+        with torch.no_grad():
+            values = Forward(self.plan, TorchOps(self._device), self.numbers()).values()
+        plain = {key: value.detach().cpu().numpy() for key, value in values.items()}
+        graph = write(self.plan, plain)
+        return QuantizedModel(graph, replace(self.report, params=learned_params(graph, self.report.params)))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _feeds(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        names = self.plan.program.inputs
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            return {name: _tensor(inputs[0][name], self._device) for name in names}
+        if len(inputs) != len(names):
+            raise EngineError(
+                f"{len(inputs)} input(s) given, the model takes {len(names)}: {', '.join(names)}"
+            )
+        return {name: _tensor(x, self._device) for name, x in zip(names, inputs, strict=True)}
+
+    def _run(self, feeds: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+        forward = Forward(self.plan, TorchOps(self._device), self.numbers(), exact=not self.training)
+        return forward.run(feeds, keep=keep)
+
+
+def _tensor(value: Any, device: torch.device) -> Tensor:
+    return torch.as_tensor(value).to(device)
+
+
+def _name(key: str) -> str:
+    """A key as PyTorch wants the names of parameters: without dots."""
+    return key.replace(".", "/")

@@ -1,0 +1,136 @@
+"""What is trained is what runs: a module's forward pass is the engines' arithmetic, before and after training."""
+
+import numpy as np
+import pytest
+
+import eightbit as eb
+from eightbit.deploy.sessions import run_island
+from eightbit.integer import engine
+from tests.graph.graphs import graph
+from tests.small_net import images, small_net
+
+torch = pytest.importorskip("torch")
+
+
+def engine_codes(q: eb.QuantizedModel, x: np.ndarray) -> dict[str, np.ndarray]:
+    feeds = {q.program.inputs[0]: x}
+    found = engine.run(q.program, feeds, island=run_island, keep=True)
+    return {name: found[name] for name in q.program.tensors if name in found}
+
+
+def assert_same_codes(module, q: eb.QuantizedModel, x: np.ndarray) -> None:
+    """Every tensor within one step, and nearly all codes equal: only sums of two floats round elsewhere at ties."""
+    wanted, got = engine_codes(q, x), module.eval().codes(torch.from_numpy(x))
+    assert set(got) == set(wanted)
+    for name, codes in wanted.items():
+        off = np.abs(got[name].astype(np.int64) - codes)
+        assert off.max() <= 1, name
+        assert (off > 0).mean() <= 0.001, name
+
+
+@pytest.fixture(scope="module")
+def net() -> eb.Model:
+    return eb.load(small_net())
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_before_training_it_computes_the_codes_of_the_engines(net: eb.Model, bits: int):
+    q = eb.quantize(net, images(32), eb.Recipe(weights=eb.Weights(bits=bits)))
+    module = eb.trainable(q)
+    assert_same_codes(module, q, images(16, seed=1))
+    again = eb.quantize(module)
+    np.testing.assert_array_equal(again(images(16, seed=1)), q(images(16, seed=1)))
+
+
+def trained(net: eb.Model, steps: int = 60, bits: int = 2):
+    module = eb.trainable(net, images(64), eb.Recipe(weights=eb.Weights(bits=bits)))
+    x = images(64)
+    target = torch.from_numpy(net(x))
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    losses = []
+    for _ in range(steps):
+        loss = (module.train()(torch.from_numpy(x)) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return module.eval(), losses
+
+
+def test_a_loop_of_the_users_own_learns_and_what_it_learned_is_what_runs(net: eb.Model):
+    module, losses = trained(net)
+    assert losses[-1] < 0.5 * losses[0]
+    q = eb.quantize(module)
+    x = images(32, seed=2)
+    assert_same_codes(module, q, x)
+    np.testing.assert_array_equal(q.run(x, engine="numpy"), q(x))
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), q(x), atol=2 * scale_of_output(q))
+
+
+def scale_of_output(q: eb.QuantizedModel) -> float:
+    return float(list(q.program.tensors.values())[-1].scale)
+
+
+def test_every_kind_of_number_is_learned(net: eb.Model):
+    before = eb.quantize(net, images(64), eb.Recipe(weights=eb.Weights(bits=2)))
+    module, _ = trained(net)
+    after = eb.quantize(module)
+    kinds = {
+        kind for kind, parameter in module.kinds() if parameter.grad is not None and parameter.grad.any()
+    }
+    assert kinds == {"weight", "bias", "scale"}
+    changed = [name for name, p in before.report.params.items() if after.report.params[name].scale != p.scale]
+    assert changed
+    pairs = zip(before.program.ops, after.program.ops, strict=True)
+    layers = [(a.weight, b.weight) for a, b in pairs if hasattr(a, "weight")]
+    assert any(not np.array_equal(a, b) for a, b in layers)
+
+
+def test_weights_stay_within_their_bits(net: eb.Model):
+    module, _ = trained(net, bits=3)
+    weights = [op.weight for op in eb.quantize(module).program.ops if hasattr(op, "weight")]
+    assert weights
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= 3
+
+
+def test_a_trained_model_is_saved_and_opened(net: eb.Model, tmp_path):
+    module, _ = trained(net, steps=3)
+    q = eb.quantize(module)
+    again = eb.open(q.save(tmp_path / "trained.onnx"))
+    np.testing.assert_array_equal(again(images(8)), q(images(8)))
+
+
+def test_the_gradient_of_a_scale_is_that_of_lsq():
+    """Inside the range round(v) - v, at its ends the limit: Esser et al. 2020, equation 3."""
+    model = eb.load(
+        graph("agraph (float[N,2] x) => (float[N,2] y) { y = Gemm(x, w) }", w=np.eye(2, dtype=np.float32))
+    )
+    q = eb.quantize(model, np.array([[-1.0, 1.0]], np.float32), eb.Recipe.plain())
+    module = eb.trainable(q).train()
+    grid = next(iter(module.plan.grids.values()))
+    s = float(module.plan.start[grid.scale])
+    x = torch.tensor([[0.3, 9.0]])
+    codes = module.codes(x)[q.program.ops[0].outputs[0]].astype(int) - grid.zero_point
+    forward = module._run({q.program.inputs[0]: x}, keep=True)[q.program.ops[0].outputs[0]]
+    (forward * module_scale(module, grid)).sum().backward()
+    found = module.numbers()[grid.scale].grad.item() / s  # d/ds = d/dlog s / s
+    v = 0.3 / s
+    assert codes.tolist() == [[round(v), grid.hi]]
+    assert found == pytest.approx((round(v) - v) + grid.hi, rel=1e-4)
+
+
+def module_scale(module, grid):
+    return torch.as_tensor(module.plan.start[grid.scale]) * torch.exp(module.numbers()[grid.scale])
+
+
+def test_models_without_calibrated_codes_are_refused(net: eb.Model):
+    q = eb.quantize(net, None, eb.Recipe(activations=eb.FLOAT, weights=eb.Weights(rounding=eb.Nearest())))
+    with pytest.raises(eb.QuantizationError, match="no layer between calibrated codes"):
+        eb.trainable(q)
+
+
+def test_a_model_from_a_file_has_no_recipe(net: eb.Model, tmp_path):
+    q = eb.quantize(net, images(8), eb.Recipe.plain())
+    with pytest.raises(eb.QuantizationError, match="lost its recipe"):
+        eb.trainable(eb.open(q.save(tmp_path / "q.onnx")))
