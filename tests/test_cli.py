@@ -308,7 +308,11 @@ def test_an_interrupted_save_keeps_the_old_file(
     [
         ("[weight]\nbits = 8", ("'weight'", "'weights', 'activations'")),
         ("[weights]\nbit = 8", ("'bit'", "[weights]", "'bits'")),
-        ("[weights]\nbits = true", ("'bits'", "int")),
+        ("[weights]\nbits = true", ("Weights(bits=True)", "an integer from 2 to 16")),
+        (
+            '[overrides]\n"a*" = { weights = { bits = "4" } }',
+            ("'a*'", "Weights(bits='4')", "an integer from 2 to 16"),
+        ),
         ("[weights]\nbits = 20", ("20",)),
         (
             '[weights]\nrange = "best"',

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "eightbit"
 # The rooms in the road's order: a folder, or a module that has none, imports from those before it and from its own.
 ROOMS = [
     *("errors", "files"),
+    "values",
     "arith",
     "data",
     *("graph", "graph.source", "graph.prepare", "graph.rescale"),

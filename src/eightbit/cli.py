@@ -79,9 +79,14 @@ def main() -> None:
 @click.argument("model", type=FILE)
 @click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
-@click.option("--recipe", type=FILE, help="How to quantize, TOML; see `eightbit.quant.choose.recipe_file`.")
+@click.option("--recipe", type=FILE, help="How to quantize, TOML; see below.")
 def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path | None) -> None:
-    """Turn the float MODEL (.onnx) into int8."""
+    """Turn the float MODEL (.onnx) into int8.
+
+    A recipe holds tables [weights], [activations] and [overrides]. Overrides are for single nodes, by patterns of
+    names ("classifier*" = "float") or of op types ("op:Conv" = { weights = { bits = 4 } }); the last that matches a
+    node decides. All keys: the documentation of eightbit.quant.choose.recipe_file.
+    """
     _check_place(output)
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     with _status("load"):

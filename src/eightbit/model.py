@@ -37,6 +37,7 @@ from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
+from eightbit.values.fields import check
 
 Array = NDArray[np.generic]
 Result = Array | tuple[Array, ...]
@@ -79,6 +80,9 @@ class Report:
     islands: tuple[Island, ...]
     params: Mapping[str, QuantParams]
     recipe: Recipe
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def __str__(self) -> str:
         what = "weights quantized, activations in float" if self.recipe.weights_only else ""
@@ -159,7 +163,7 @@ def quantize(
         return _as_trained(model, calibration, recipe)
     if not isinstance(model, Model):
         model, calibration = _load_with_data(model, calibration)
-    chosen = (recipe or Recipe()).settled(calibration is not None)
+    chosen = Recipe.of(recipe).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
     return QuantizedModel(graph, Report(placement.islands, params, chosen))
 

@@ -120,5 +120,5 @@ def test_codes_shared_by_two_layers_are_packed_once(tmp_path):
 
 
 def test_a_width_outside_the_codes_is_an_error():
-    with pytest.raises(QuantizationError, match="2 to 16 bits"):
+    with pytest.raises(QuantizationError, match="from 2 to 16"):
         Weights(bits=1)

@@ -19,7 +19,8 @@ def _trial(size: float, agreement: float, drop: float | None = None) -> Trial:
 
 
 def _tuned(target: Target, *trials: Trial) -> Tuned:
-    return Tuned(eb.Recipe(), None, target, trials[-1], trials, Sensitivity((), eb.Recipe(), 0))  # type: ignore[arg-type]
+    q = eb.quantize(eb.load(small_net()), images(2))
+    return Tuned(eb.Recipe(), q, target, trials[-1], trials, Sensitivity((), eb.Recipe(), 0))
 
 
 @pytest.mark.parametrize("by_drop", [False, True])

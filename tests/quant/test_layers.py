@@ -202,5 +202,5 @@ def test_a_bias_of_another_length_is_named():
 
 @pytest.mark.parametrize("bits", [1, 17])
 def test_bits_outside_two_to_sixteen_are_refused(bits):
-    with pytest.raises(QuantizationError, match=rf"Weights\(bits={bits}\): 2 to 16"):
+    with pytest.raises(QuantizationError, match=rf"Weights\(bits={bits}\): give an integer from 2 to 16"):
         Weights(bits=bits)

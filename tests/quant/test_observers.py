@@ -237,7 +237,7 @@ def test_nothing_seen_is_an_error_not_a_range(calibrator):
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(QuantizationError, match=r"keep must lie in \(0, 100\]"):
+    with pytest.raises(QuantizationError, match=r"keep=0\): give a number above 0 and at most 100"):
         Percentile(0)
-    with pytest.raises(QuantizationError, match="steps >= 2"):
+    with pytest.raises(QuantizationError, match=r"steps=1\): give an integer of at least 2"):
         MSE(steps=1)

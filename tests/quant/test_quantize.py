@@ -203,10 +203,11 @@ def test_what_an_override_leaves_open_is_settled_like_the_rest():
     layer = Layer(Weights(bits=4))
     recipe = replace(PLAIN, overrides={"c": layer})
     assert (
-        recipe.settled(True).for_layer("c").weights.rounding == GPTQ() and recipe.settled(True).needs_moments
+        recipe.settled(True).for_layer("c", "Conv").weights.rounding == GPTQ()
+        and recipe.settled(True).needs_moments
     )
-    assert recipe.settled(False).for_layer("c").weights.rounding == Nearest()
-    assert recipe.settled(True).for_layer("d").weights == PLAIN.weights
+    assert recipe.settled(False).for_layer("c", "Conv").weights.rounding == Nearest()
+    assert recipe.settled(True).for_layer("d", "Conv").weights == PLAIN.weights
 
 
 @pytest.mark.parametrize(
@@ -432,5 +433,5 @@ def test_smooth_is_a_choice_and_must_be_a_fraction():
     ]
     assert (outputs[0] != outputs[1]).any()
     assert (outputs[1] != outputs[2]).any()
-    with pytest.raises(QuantizationError, match=r"smooth must lie in \[0, 1\], or be True or False"):
+    with pytest.raises(QuantizationError, match=r"smooth=1\.5\): give True, False, or a number from 0 to 1"):
         Recipe(smooth=1.5)

@@ -22,6 +22,7 @@ from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
                 "blocks.*": eb.Layer(weights=eb.Weights(bits=4, rounding=GPTQ(damping=0.02))),
                 'odd "name" [x]': eb.FLOAT,
                 "wide": eb.Layer(weights=eb.FLOAT, activations=eb.Activations(bits=16)),
+                "op:Conv": eb.Layer(weights=eb.Weights(bits=3)),
                 "a.b": eb.Layer(
                     weights=eb.Weights(rounding=Nearest()), activations=eb.Activations(range=eb.MinMax())
                 ),
@@ -42,5 +43,5 @@ def test_the_order_of_overrides_which_decides_is_kept(tmp_path):
         "a2": eb.Layer(weights=eb.Weights(bits=2)),
     }
     read = read_recipe(write_recipe(eb.Recipe(overrides=overrides), tmp_path / "r.toml"))
-    assert read.keeps_float("a1")
-    assert read.for_layer("a2").weights.bits == 2
+    assert read.keeps_float("a1", "Conv")
+    assert read.for_layer("a2", "Conv").weights.bits == 2

@@ -299,7 +299,7 @@ def test_what_cannot_be_is_said():
         QuantizationError, match=r"PerGroup\(size=32\) has no integer kernel: .* activations=FLOAT"
     ):
         Recipe(Weights(granularity=PerGroup()))
-    with pytest.raises(QuantizationError, match=r"PerGroup\(size=1\): 2 weights"):
+    with pytest.raises(QuantizationError, match=r"PerGroup\(size=1\): give an integer of at least 2"):
         PerGroup(1)
     with pytest.raises(QuantizationError, match=r"no layer whose weight could be quantized: .* \(Relu\)"):
         quantize_graph(

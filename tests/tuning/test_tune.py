@@ -98,8 +98,19 @@ def test_a_step_beside_a_slow_layer_is_cheaper(found):
 
 def test_an_override_names_one_node_even_if_its_name_looks_like_a_pattern(found):
     recipe = Plan({"conv[1]*": 4}).recipe(eb.Recipe())
-    assert recipe.for_layer("conv[1]*").weights.bits == 4
-    assert recipe.for_layer("conv1x").weights.bits == 8
+    assert recipe.for_layer("conv[1]*", "Conv").weights.bits == 4
+    assert recipe.for_layer("conv1x", "Conv").weights.bits == 8
+    like_an_op = Plan({"op:Conv": 4}).recipe(eb.Recipe())
+    assert like_an_op.for_layer("op:Conv", "Conv").weights.bits == 4
+    assert like_an_op.for_layer("stem", "Conv").weights.bits == 8
+
+
+def test_a_plan_decides_for_its_nodes_whatever_the_recipe_said_before():
+    said = {"stem": eb.FLOAT, "*": eb.Layer(eb.Weights(bits=6)), "op:Conv": eb.Layer(eb.Weights(bits=5))}
+    recipe = Plan({"stem": 4}).recipe(eb.Recipe(overrides=said))
+    assert recipe.for_layer("stem", "Conv").weights.bits == 4 and not recipe.keeps_float("stem", "Conv")
+    assert recipe.for_layer("body", "Conv").weights.bits == 5
+    assert recipe.for_layer("last", "Gemm").weights.bits == 6
 
 
 def test_a_budget_for_bits_is_met_by_a_recipe_that_can_be_used_again(model, tuned):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eightbit.errors import QuantizationError
+from eightbit.values.fields import argument, check
 
 TINY = np.finfo(np.float32).tiny
 """The smallest scale: subnormal float32 scales lose precision, and vanish where hardware flushes them to zero."""
@@ -31,6 +32,7 @@ class IntType:
     narrow: bool = False
 
     def __post_init__(self) -> None:
+        check(self)
         most = 32 if self.signed else 31  # zero points are int32
         if not 2 <= self.bits <= most:
             raise QuantizationError(f"{self.name} is not supported; choose 2 to {most} bits")
@@ -84,6 +86,8 @@ class QuantParams:
     axis: int | None = None
 
     def __post_init__(self) -> None:
+        argument("QuantParams: itype", self.itype, IntType)
+        argument("QuantParams: axis", self.axis, int | None)
         with np.errstate(over="ignore"):  # a scale beyond float32 is Inf, and refused below
             scale = np.array(self.scale, np.float32)
         zero_point = np.asarray(self.zero_point)

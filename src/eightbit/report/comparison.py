@@ -45,6 +45,7 @@ from eightbit.report.section import Section, answers_section, noise_section
 from eightbit.report.table import Table, decibels
 from eightbit.report.tensors import Noise, TensorError, TensorPairs, layer_errors
 from eightbit.report.timing import Latency, interleaved
+from eightbit.values.fields import check
 
 LAYER_SAMPLES = 64
 """Samples from which the SQNR of single tensors is taken: enough for a tenth of a dB, and soon done."""
@@ -84,6 +85,9 @@ class Comparison:
     nodes: NodeShare
     islands: tuple[FloatNode, ...]
     latency: Latency | None
+
+    def __post_init__(self) -> None:
+        check(self, EngineError)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, for JSON; an SQNR without any error is None."""

@@ -36,6 +36,7 @@ from eightbit.report.section import (
 from eightbit.report.table import Table
 from eightbit.report.tensorboard import write_logs
 from eightbit.report.tensors import TensorHistogram, TensorPairs, layer_histograms
+from eightbit.values.fields import check
 
 PICTURES = 6
 SQUARES = 7
@@ -77,6 +78,9 @@ class Explanation:
     histograms: tuple[TensorHistogram, ...]
     pictures: tuple[FlippedPicture, ...]
     classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check(self, EngineError)
 
     def tables(self) -> tuple[Table, ...]:
         """The comparison's tables, the changed answers, and the ranges of the tensors that are clipped most."""

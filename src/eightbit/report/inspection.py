@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.errors import EngineError
 from eightbit.graph.embeddings import CodeTable, code_table
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
@@ -27,6 +28,7 @@ from eightbit.model import QuantizedModel
 from eightbit.model import open as open_quantized
 from eightbit.quant.choose.capable import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.report.table import Table, shape_text
+from eightbit.values.fields import check
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")
 SAFE_PAIR = 64
@@ -71,9 +73,12 @@ class Inspection:
     islands: tuple[FloatNode, ...]
     warnings: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        check(self, EngineError)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, for JSON."""
-        return asdict(self)
+        return asdict(self) | {"ops": dict(self.ops), "bytes": dict(self.bytes)}
 
     def tables(self) -> tuple[Table, ...]:
         """The inventory as tables: tensors, operations, bytes, float nodes."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from eightbit.quant.choose.patterns import named
 from eightbit.quant.choose.recipe import FLOAT, Keep, Layer, Recipe
 from eightbit.tuning.probes import Kind
 from eightbit.tuning.sensitivity import Sensitive, Sensitivity
@@ -42,7 +43,8 @@ class Plan:
             weights = FLOAT if name in self.floats else own
             activations = replace(base.codes, bits=WIDE) if name in self.wide else None
             if weights is not None or activations is not None:
-                overrides[_literal(name)] = Layer(weights=weights, activations=activations)
+                overrides.pop(named(name), None)  # the last one decides, so it has to come last
+                overrides[named(name)] = Layer(weights=weights, activations=activations)
         return replace(base, overrides=overrides)
 
 
@@ -130,8 +132,3 @@ def upgrades(
             spare -= bits
             plans.append(replace(last, floats=last.floats | {s.node}))
     return tuple(plans)
-
-
-def _literal(name: str) -> str:
-    """A pattern that matches this name alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import cpu_count
-from typing import Any
+from typing import Annotated, Any
 
 import onnx_ir as ir
 
@@ -46,6 +46,7 @@ from eightbit.tuning.sensitivity import SAMPLES, Sensitivity, chosen_samples, me
 from eightbit.tuning.target import Target, Trial, Tuned
 from eightbit.tuning.trial import Data, Evaluate, Job, Workers, as_share, measured_trial
 from eightbit.tuning.trial import workers as trial_workers
+from eightbit.values.fields import argument
 
 FRONT_BITS = (6.0, 4.0, 3.0)
 """Mean bits a weight of the trials that draw the front beside those that the search needs."""
@@ -80,6 +81,8 @@ def tune(
     `quantize` and `compare` do for models and data that do not fit, and QuantizationError for a recipe that cannot
     be tuned.
     """
+    start = Recipe.of(recipe)
+    target = argument("target", target, Annotated[Target, "Target(...) with one limit or more"])
     float_model = model if isinstance(model, Model) else load(model)
     inputs = tuple(batches(calibration, float_model.inputs, CalibrationError))
     chosen_data = Data.of(float_model, inputs if data is None else data)
@@ -94,7 +97,7 @@ def tune(
     )
     with trial_workers(workers, executor) as pool:
         search = _Search(float_model, job, target, pool, progress)
-        return search.run(recipe or Recipe(), held_out)
+        return search.run(start, held_out)
 
 
 def knobs(recipe: Recipe) -> tuple[tuple[Recipe, str], ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log10
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +38,7 @@ from eightbit.quant.observe.moments import Moments
 from eightbit.quant.stage import Stage, encoded, fitted, placed, stage
 from eightbit.report.table import Table
 from eightbit.tuning.probes import Kind, Noise, Source, probe
+from eightbit.values.fields import AtLeast, argument, check
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 ACTIVATION_BITS = (8, 16)
@@ -76,6 +77,9 @@ class Sensitivity:
     sources: tuple[Sensitive, ...]
     recipe: Recipe
     runs: int
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def weights(self) -> tuple[Sensitive, ...]:
@@ -147,8 +151,9 @@ def sensitivity(
     `quantize`, and QuantizationError for a recipe whose activations are not calibrated.
     """
     graph = (model if isinstance(model, Model) else load(model)).ir
+    samples = argument("samples", samples, Annotated[int, AtLeast(1)])
     data = replayable(calibration, specs(graph))
-    staged = stage_for_tuning(graph, data, recipe or Recipe(), progress=progress)
+    staged = stage_for_tuning(graph, data, Recipe.of(recipe), progress=progress)
     return measured(staged, chosen_samples(graph, data, samples))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from eightbit.errors import QuantizationError
 from eightbit.model import QuantizedModel
@@ -15,6 +15,7 @@ from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_text import write_recipe
 from eightbit.report.table import Table, decibels
 from eightbit.tuning.sensitivity import Sensitivity
+from eightbit.values.fields import Between, check
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,16 @@ class Target:
     spends on a weight, at most.
     """
 
-    drop: float | None = None
-    agreement: float | None = None
-    size: float | None = None
-    latency: float | None = None
-    bits: float | None = None
+    drop: Annotated[float, Between(0, 1)] | None = None
+    agreement: Annotated[float, Between(0, 1)] | None = None
+    size: Annotated[float, Between(0, 2)] | None = None
+    latency: Annotated[float, Between(0, 100)] | None = None
+    bits: Annotated[float, Between(2, 16)] | None = None
 
     def __post_init__(self) -> None:
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        if not given:
+        check(self)
+        if all(getattr(self, f.name) is None for f in fields(self)):
             raise QuantizationError("Target() asks for nothing; give drop, agreement, size, latency or bits")
-        limits = {"drop": (0, 1), "agreement": (0, 1), "size": (0, 2), "latency": (0, 100), "bits": (2, 16)}
-        for name, value in given.items():
-            lo, hi = limits[name]
-            if not lo <= value <= hi:
-                raise QuantizationError(f"Target({name}={value}): it must lie in [{lo}, {hi}]")
 
     def lacks(self, trial: Trial) -> tuple[str, ...]:
         """What a trial lacks in quality, in words: `drop` and `agreement`."""
@@ -108,6 +104,9 @@ class Tuned:
     trials: tuple[Trial, ...]
     sensitivity: Sensitivity
     held_out: Trial | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def misses(self) -> tuple[str, ...]:

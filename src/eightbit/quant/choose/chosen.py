@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import is_op, sole_consumer
 from eightbit.quant.choose.capable import Capable, Form, activations, clamp_bounds
+from eightbit.quant.choose.patterns import matches, no_match
 from eightbit.quant.choose.placement import Island, Placement
-from eightbit.quant.choose.recipe import Layer, Recipe
+from eightbit.quant.choose.recipe import Layer, Recipe, Weights
 from eightbit.quant.choose.weight_only import dynamic_layers, weights_alone
 
 MASKS = ("Where", "Cast")
@@ -49,18 +49,27 @@ def chosen(can: Capable, recipe: Recipe, strained: Mapping[str, str] | None = No
 def layers_of(can: Capable, recipe: Recipe) -> tuple[str, ...]:
     """The layers that `recipe` does not keep in float; raises QuantizationError as `chosen` does for overrides."""
     _check_overrides(can, recipe)
-    return tuple(name for name in can.named(Form.LAYER) if not recipe.keeps_float(name))
+    ops = {_name(node): node.op_type for node in can.model.graph}
+    return tuple(name for name in can.named(Form.LAYER) if not recipe.keeps_float(name, ops[name]))
 
 
 def _check_overrides(can: Capable, recipe: Recipe) -> None:
-    nodes = [_name(node) for node in can.model.graph]
-    inputs = [_name(value) for value in can.model.graph.inputs]
+    """Refuse an override that matches no node, or chooses weights where no match has any that can be codes."""
+    nodes = [(_name(node), node.op_type) for node in can.model.graph]
+    inputs = [(_name(value), "") for value in can.model.graph.inputs]
+    weighted = can.named(Form.LAYER, Form.TABLE)
     for pattern, choice in recipe.overrides.items():
-        names = nodes + (inputs if isinstance(choice, Layer) and choice.activations else [])
-        if not any(fnmatchcase(name, pattern) for name in names):
+        writes = isinstance(choice, Layer) and choice.activations is not None
+        known = nodes + (inputs if writes else [])
+        found = [name for name, op in known if matches(pattern, name, op)]
+        if not found:
+            raise QuantizationError(no_match(pattern, known))
+        weights = isinstance(choice, Layer) and isinstance(choice.weights, Weights)
+        if weights and not {*found} & {*weighted}:
+            what = (f"{n} ({can.refusals[n]})" if n in can.refusals else n for n in found[:8])
             raise QuantizationError(
-                f"override {pattern!r} matches no node; the graph has {', '.join(names[:8])}"
-                + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+                f"override {pattern!r} chooses weights, and no node that it matches has any that can be codes: "
+                f"{', '.join(what)}; choose activations, or a pattern that matches a layer"
             )
 
 
@@ -99,10 +108,12 @@ class _Draft:
                 self.computed.add(out)
         elif form is Form.CLAMP:
             before = self._absorber(node)
-            if before is None or any(self.recipe.codes_of(n).symmetric for n in (name, before)):
+            if before is None or any(
+                self.recipe.codes_of(_name(n), n.op_type).symmetric for n in (node, before)
+            ):
                 self.clamps.append(node)
             else:
-                self.absorbed[name] = before
+                self.absorbed[name] = _name(before)
                 self.marked.discard(_name(node.inputs[0]))
                 self.marked.add(out)
             self.computed.add(out)
@@ -117,7 +128,7 @@ class _Draft:
         name = _name(node)
         if name in self.can.refusals:
             return self.can.refusals[name]
-        if self.recipe.keeps_float(name):
+        if self.recipe.keeps_float(name, node.op_type):
             return "the recipe keeps it in float"
         return self.strained.get(name) or self._poor_company(node)
 
@@ -132,7 +143,7 @@ class _Draft:
             return "none of its inputs comes from an integer op"
         return None
 
-    def _absorber(self, clamp: ir.Node) -> str | None:
+    def _absorber(self, clamp: ir.Node) -> ir.Node | None:
         """The integer node whose saturation can do the clamp's work: it feeds the clamp and nothing else.
 
         The output's range lies within the clamp's bounds, so its codes saturate at or before them. That needs bounds
@@ -145,7 +156,7 @@ class _Draft:
             return None
         lo, hi = clamp_bounds(clamp)
         name = _name(producer)
-        return name if lo <= 0.0 <= hi and (name in self.layers or name in self.integer) else None
+        return producer if lo <= 0.0 <= hi and (name in self.layers or name in self.integer) else None
 
     def finished(self, model: ir.Model) -> Placement:
         """Settle what depends on nodes further down: outputs that may stay in float, clamps and moves left alone."""

@@ -1,20 +1,23 @@
 """What a user asks for: how to quantize weights and activations, and where to do otherwise.
 
-Everything here is a frozen value; a recipe is data and holds no state. `Recipe()` is the default that
-`eightbit.quantize` uses. Chapters 4, 5 and 7 explain the choices.
+Everything here is a frozen value that checks itself when it is made; a recipe is data, holds no state, and can be
+hashed and pickled. `Recipe()` is the default that `eightbit.quantize` uses. Chapters 4, 5 and 7 explain the choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from fnmatch import fnmatchcase
+from typing import Annotated, Any
 
 from eightbit.arith.affine import IntType
-from eightbit.errors import QuantizationError
-from eightbit.quant.methods.calibrators import MSE, Calibrator, MinMax
+from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.quant.choose.patterns import matches
+from eightbit.quant.methods.calibrators import MSE, MinMax, Ranged, check_width
 from eightbit.quant.methods.rounding import GPTQ, Nearest, Rounding
+from eightbit.values.fields import AtLeast, Between, OneOf, argument, check
+from eightbit.values.frozen_map import FrozenMap
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,10 @@ class PerGroup:
     they meet those of the next, so there is no int32 accumulator for the channel: groups are for weight-only recipes.
     """
 
-    size: int = 32
+    size: Annotated[int, AtLeast(2)] = 32
 
     def __post_init__(self) -> None:
-        if self.size < 2:
-            raise QuantizationError(f"PerGroup(size={self.size}): 2 weights a group at least")
+        check(self)
 
 
 Granularity = PerTensor | PerChannel | PerGroup
@@ -49,6 +51,9 @@ class Keep(Enum):
     """A node's own numbers, untouched."""
 
     FLOAT = "float"
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 SEARCHED = MSE()
@@ -65,14 +70,14 @@ class Weights:
     NumPy engine sums their products in int64, and ONNX Runtime, which has no kernels for them, computes in float32.
     """
 
-    bits: int = 8
+    bits: Annotated[int, Between(2, 16)] = 8
     granularity: Granularity = PerChannel()
-    range: Calibrator = MinMax()
+    range: Ranged = MinMax()
     rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 16:
-            raise QuantizationError(f"Weights(bits={self.bits}): 2 to 16 bits are supported")
+        check(self)
+        check_width(self.range, self.itype)
 
     @property
     def itype(self) -> IntType:
@@ -91,14 +96,14 @@ class Activations:
     input anew in every run, and hands float32 on. Everything else stays in float.
     """
 
-    bits: int = 8
-    range: Calibrator = SEARCHED
+    bits: Annotated[int, OneOf(8, 16)] = 8
+    range: Ranged = SEARCHED
     symmetric: bool = False
     dynamic: bool = False
 
     def __post_init__(self) -> None:
-        if self.bits not in (8, 16):
-            raise QuantizationError(f"Activations(bits={self.bits}): 8 and 16 bits are supported")
+        check(self)
+        check_width(self.range, self.itype)
         if self.dynamic and self.bits != 8:
             raise QuantizationError(
                 f"{self}: ONNX quantizes dynamically to 8 bits; choose bits=8, or dynamic=False"
@@ -127,6 +132,7 @@ class Layer:
     activations: Activations | None = None
 
     def __post_init__(self) -> None:
+        check(self)
         if self.weights is None and self.activations is None:
             raise QuantizationError("Layer() changes nothing; give weights or activations")
         if self.activations is not None and self.activations.dynamic:
@@ -135,9 +141,14 @@ class Layer:
             )
 
 
+Override = Annotated[Keep | Layer, "FLOAT or Layer(weights=Weights(...), activations=Activations(...))"]
+"""What a recipe may choose for the nodes that a pattern matches."""
+
 SMOOTHING = {"static": 0.85, "dynamic": 0.65}
 """Alpha on MiniLM over docstrings: mean cosine to float 0.997 static, 0.996 dynamic; at 0.5 static it is 0.990, and at
 0.85 dynamic 0.992, which is worse than no smoothing at all."""
+
+_RECIPES = "Recipe(), Recipe.plain(), or what read_recipe makes of a TOML file"
 
 FEW_BITS = 4
 """Where layers are rounded one after another: it takes a run of the data for each."""
@@ -154,8 +165,12 @@ class Recipe:
     crops, not used to choose, 23.0 and 93.7 without equalization, 23.6 and 95.7 with it. Ranges by percentile 99.99 in
     place of MSE: 23.7 dB and 93.5 %. `bias_correction` gives back to biases what weight rounding took from the mean
     outputs. `equalize` evens out the channels of activations first (`graph.rescale.equalize`); it has no say where
-    activations are not calibrated. `overrides` maps patterns of node names (shell style, `"classifier*"`) to FLOAT or
-    a `Layer`; the last pattern that matches a name decides.
+    activations are not calibrated.
+
+    `overrides` maps patterns to FLOAT or a `Layer`, for single nodes. A pattern is one of node names in shell style
+    (`"classifier*"`, or a whole name), or with `op:` before it one of op types (`"op:Conv"`, `"op:*Pool"`) as they are
+    called in the loaded graph. The last pattern that matches a node decides, be it of names or of ops; so the general
+    ones come first: `{"op:Conv": Layer(weights=Weights(bits=4)), "stem": FLOAT}`.
 
     `smooth` lets SmoothQuant act behind every LayerNorm and Gelu, with the alpha that measured best (SMOOTHING), or
     with a number as alpha: 0 leaves the spread of channels in the activations, 1 moves all of it into the weights.
@@ -168,13 +183,15 @@ class Recipe:
     activations: Activations | Keep = Activations()
     bias_correction: bool | None = None
     equalize: bool = True
-    smooth: float | bool = True
-    overrides: Mapping[str, Keep | Layer] = field(default_factory=dict)
+    smooth: Annotated[bool | float, Between(0, 1), "True, False, or a number from 0 to 1"] = True
+    overrides: Mapping[str, Override] = FrozenMap()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smooth <= 1:
+        check(self)
+        if self.weights_only and not isinstance(self.smooth, bool):
             raise QuantizationError(
-                f"Recipe(smooth={self.smooth}): smooth must lie in [0, 1], or be True or False"
+                f"Recipe(smooth={self.smooth}): SmoothQuant is for activations that become codes, and these stay in "
+                "float; leave `smooth` out"
             )
         grouped = [w.granularity for w in self._all_weights() if isinstance(w.granularity, PerGroup)]
         if grouped and not self.weights_only:
@@ -194,6 +211,14 @@ class Recipe:
                     f"override {pattern!r} chooses activations, which this recipe does not calibrate; "
                     "give Layer(weights=...) alone"
                 )
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings; `smooth` True is another choice than 1.0, although Python calls the two equal."""
+        return (
+            isinstance(other, Recipe)
+            and type(self.smooth) is type(other.smooth)
+            and all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
+        )
 
     @property
     def weights_only(self) -> bool:
@@ -237,8 +262,22 @@ class Recipe:
             smooth=False,
         )
 
+    @classmethod
+    def of(cls, given: Any) -> Recipe:
+        """The recipe that a caller means: the default for None. Raises QuantizationError for anything but a recipe."""
+        found: Recipe | None = argument("recipe", given, Annotated[Recipe | None, _RECIPES])
+        return cls() if found is None else found
+
     def settled(self, has_data: bool) -> Recipe:
-        """The same recipe with every None replaced by what it stands for."""
+        """The same recipe with every None replaced by what it stands for.
+
+        Raises CalibrationError where it asks for what only data can tell: an alpha of SmoothQuant.
+        """
+        if not has_data and not isinstance(self.smooth, bool):
+            raise CalibrationError(
+                f"smooth={self.smooth} moves what the data say of each channel; give calibration data, or leave "
+                "`smooth` out"
+            )
 
         def settle(weights: Weights) -> Weights:
             return replace(weights, rounding=weights.rounding or (GPTQ() if has_data else Nearest()))
@@ -270,25 +309,25 @@ class Recipe:
         roundings = (weights.rounding for weights in self._all_weights())
         return bool(self.bias_correction) or any(r is not None and r.needs_data for r in roundings)
 
-    def keeps_float(self, node_name: str) -> bool:
-        """Whether an override leaves this node in float."""
-        choice = self._override(node_name)
+    def keeps_float(self, node: str, op: str) -> bool:
+        """Whether an override leaves this node, of this op type, in float."""
+        choice = self._override(node, op)
         return choice is FLOAT or (isinstance(choice, Layer) and choice.weights is FLOAT)
 
-    def for_layer(self, node_name: str) -> Recipe:
-        """The recipe with the weights that its overrides choose for this node."""
-        choice = self._override(node_name)
+    def for_layer(self, node: str, op: str) -> Recipe:
+        """The recipe with the weights that its overrides choose for this node, of this op type."""
+        choice = self._override(node, op)
         if not isinstance(choice, Layer) or not isinstance(choice.weights, Weights):
             return self
         return replace(self, weights=choice.weights)
 
-    def codes_of(self, node_name: str) -> Activations:
-        """The choice for the tensors that this node writes, or for the graph's input of this name."""
-        choice = self._override(node_name)
+    def codes_of(self, node: str, op: str) -> Activations:
+        """The choice for what this node writes, or for the graph's input of this name (whose op is "")."""
+        choice = self._override(node, op)
         return choice.activations if isinstance(choice, Layer) and choice.activations else self.codes
 
-    def _override(self, node_name: str) -> Keep | Layer | None:
-        matching = [choice for pattern, choice in self.overrides.items() if fnmatchcase(node_name, pattern)]
+    def _override(self, node: str, op: str) -> Keep | Layer | None:
+        matching = [choice for pattern, choice in self.overrides.items() if matches(pattern, node, op)]
         return matching[-1] if matching else None
 
     def _all_weights(self) -> Iterator[Weights]:

@@ -16,7 +16,8 @@
     symmetric = false
     dynamic = false                                 # true: no calibration, scales found in every run
 
-    [overrides]                                     # patterns of node names; the last that matches decides
+    [overrides]                                     # patterns of node names, or op:... of op types;
+    "op:Conv" = { weights = { bits = 7 } }          # the last that matches a node decides
     "classifier*" = "float"
     "blocks.3.*" = { weights = { bits = 4 } }       # single layers: weights, activations or both
 
@@ -106,19 +107,7 @@ def _value(kind: type, key: str, value: Any) -> Any:
         return {pattern: _override(pattern, choice) for pattern, choice in _pairs(value)}
     if key in CHOICES:
         return _choice(key, value)
-    if key == "smooth" and type(value) in (bool, int, float):
-        return value
-    default = next(f.default for f in fields(kind) if f.name == key)
-    if default is None:  # a switch that settles itself (`Recipe.settled`)
-        default = True
-    wanted = type(default)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:  # a bool is an int in Python, but not in a recipe
-        raise QuantizationError(
-            f"'{key}' is {value!r}; a value of type {wanted.__name__} is needed, such as {default}"
-        )
-    return value
+    return value  # the dataclass checks it
 
 
 def _choice(key: str, value: Any) -> Any:
@@ -134,7 +123,10 @@ def _choice(key: str, value: Any) -> Any:
 
 def _override(pattern: str, choice: Any) -> Keep | Layer:
     if isinstance(choice, Mapping):
-        return Layer(**_arguments(Layer, choice, f"override '{pattern}'"))
+        try:
+            return Layer(**_arguments(Layer, choice, "its table"))
+        except QuantizationError as cause:
+            raise QuantizationError(f"override '{pattern}': {cause}") from cause
     try:
         return Keep(choice)
     except ValueError:

@@ -26,7 +26,7 @@ def weights_alone(can: Capable, recipe: Recipe) -> Placement:
     nodes = {str(node.name): node for node in can.model.graph}
     for name in placement.layers:
         weight = constant(nodes[name].inputs[1])
-        grouped = isinstance(recipe.for_layer(name).weights.granularity, PerGroup)
+        grouped = isinstance(recipe.for_layer(name, nodes[name].op_type).weights.granularity, PerGroup)
         if grouped and nodes[name].op_type == "MatMul" and weight is not None and weight.ndim != 2:
             raise QuantizationError(
                 f"node {name!r} (MatMul): its weight has shape {weight.shape}, and groups need a matrix; "
@@ -44,7 +44,7 @@ def dynamic_layers(can: Capable, recipe: Recipe) -> Placement:
     refused = {
         name: reason
         for name in can.named(Form.LAYER)
-        if not recipe.keeps_float(name) and (reason := _refusal(nodes[name])) is not None
+        if not recipe.keeps_float(name, nodes[name].op_type) and (reason := _refusal(nodes[name])) is not None
     }
     placement = _layers(can, recipe, ELSEWHERE, refused)
     if not placement.layers:
@@ -57,14 +57,15 @@ def dynamic_layers(can: Capable, recipe: Recipe) -> Placement:
 
 def _layers(can: Capable, recipe: Recipe, elsewhere: str, refused: Mapping[str, str]) -> Placement:
     """The layers that are not `refused`, and the tables; the other nodes that could be integer are left `elsewhere`."""
-    kept = {name for name in can.named(Form.LAYER, Form.TABLE) if not recipe.keeps_float(name)}
+    floats = {str(n.name) for n in can.model.graph if recipe.keeps_float(str(n.name), n.op_type)}
+    kept = {name for name in can.named(Form.LAYER, Form.TABLE) if name not in floats}
     layers = tuple(name for name in can.named(Form.LAYER) if name in kept and name not in refused)
     tables = tuple(name for name in can.named(Form.TABLE) if name in kept)
 
     def reason(name: str) -> str:
         if name in can.refusals:
             return can.refusals[name]
-        return "the recipe keeps it in float" if recipe.keeps_float(name) else refused.get(name, elsewhere)
+        return "the recipe keeps it in float" if name in floats else refused.get(name, elsewhere)
 
     islands = tuple(
         Island(str(node.name), node.op_type, reason(str(node.name)))

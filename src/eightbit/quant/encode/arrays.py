@@ -15,6 +15,7 @@ from eightbit.arith.affine import QuantParams, dequantize, quantize
 from eightbit.errors import QuantizationError
 from eightbit.quant.choose.recipe import PerGroup, PerTensor, Weights
 from eightbit.quant.encode.weights import fit_scale
+from eightbit.values.fields import argument
 
 
 def quantize_weights(
@@ -28,7 +29,7 @@ def quantize_weights(
     Raises QuantizationError for numbers that are not finite, an axis that is not there, or a choice that needs the
     network: groups, and rounding that looks at data.
     """
-    choice = choice or Weights()
+    choice = argument("choice", choice, Weights | None) or Weights()
     array = np.asarray(weights.detach().cpu() if hasattr(weights, "detach") else weights)
     if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
         raise QuantizationError(

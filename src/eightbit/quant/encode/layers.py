@@ -42,7 +42,7 @@ def encode_layers(
         weight = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         assert weight is not None
-        own = recipe.for_layer(name)
+        own = recipe.for_layer(name, node.op_type)
         input_scale = None if source is None else np.float32(params[source].scale)
         # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
         free = bias is not None or node.op_type == "Conv"

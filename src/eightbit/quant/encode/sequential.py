@@ -58,7 +58,8 @@ def sequential_layers(
         seen = _seen([nodes[name] for name in names], walk.inputs(wave))
         for name in names:
             try:
-                encoded[name] = _encoded(nodes[name], seen[name], recipe.for_layer(name))
+                own = recipe.for_layer(name, nodes[name].op_type)
+                encoded[name] = _encoded(nodes[name], seen[name], own)
             except QuantizationError as cause:
                 raise QuantizationError(f"node {name!r} ({nodes[name].op_type}): {cause}") from cause
             _replace(copies[name], encoded[name])

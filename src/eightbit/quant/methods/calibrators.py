@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import IntType, QuantParams, params_from_range
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.quant.methods.observers import HALF, Extremes, Histogram, Limits, MeanExtremes, State
+from eightbit.values.fields import Above, AtLeast, check
 
 
+@runtime_checkable
 class Calibrator(Protocol):
     """The choice of a range: makes a state, and reads the limits off it."""
 
@@ -31,6 +33,13 @@ class Calibrator(Protocol):
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
         """The same choice for weights: the largest magnitude (C,) that the codes of each row of (C, K) shall span."""
+
+
+Ranged = Annotated[
+    Calibrator,
+    "MinMax(), MovingAverage(), Percentile(), MSE(), Entropy() or a value with the methods of Calibrator",
+]
+"""A field that holds the choice of a range."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,10 @@ class Percentile:
     The cut falls on a bin's edge and never beyond the extremes. Source: Wu et al. 2020, arXiv 2004.09602, section 3.3.
     """
 
-    keep: float = 99.999
+    keep: Annotated[float, Above(0, most=100)] = 99.999
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 100:
-            raise QuantizationError(f"Percentile(keep={self.keep}): keep must lie in (0, 100]")
+        check(self)
 
     def state(self) -> Histogram:
         """An empty state."""
@@ -119,14 +127,11 @@ class MSE:
     later implementations weighs large errors more than the plain square.
     """
 
-    steps: int = 100
-    norm: float = 2.0
+    steps: Annotated[int, AtLeast(2)] = 100
+    norm: Annotated[float, Above(0, most=10)] = 2.0
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or self.norm <= 0:
-            raise QuantizationError(
-                f"MSE(steps={self.steps}, norm={self.norm}): steps >= 2 and norm > 0 are needed"
-            )
+        check(self)
 
     def state(self) -> Histogram:
         """An empty state."""
@@ -171,11 +176,10 @@ class Entropy:
     with TensorRT, GTC 2017, extended from a threshold to two ends.
     """
 
-    steps: int = 100
+    steps: Annotated[int, AtLeast(2)] = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise QuantizationError(f"Entropy(steps={self.steps}): steps >= 2 are needed for a search")
+        check(self)
 
     def state(self) -> Histogram:
         """An empty state."""
@@ -184,10 +188,7 @@ class Entropy:
     def limits(self, state: Histogram, itype: IntType, symmetric: bool) -> Limits:
         """The range (lo, hi); see the class. QuantizationError if the histogram is too coarse for `itype`."""
         lo, hi = _seen(state.extremes)
-        if 4 * (itype.qmax - itype.qmin) > HALF:
-            raise QuantizationError(
-                f"Entropy has {HALF} bins for the codes of {itype.name}: too few to search; use MSE() instead"
-            )
+        check_width(self, itype)
         if state.exponent is None:
             return lo, hi
         bins, counts = np.flatnonzero(state.counts), state.counts[state.counts > 0].astype(np.float64)
@@ -210,6 +211,14 @@ class Entropy:
             state.update(np.abs(row))
             found[index] = self.limits(state, itype, True)[1]
         return found
+
+
+def check_width(calibrator: Calibrator, itype: IntType) -> None:
+    """Raise QuantizationError where a calibrator cannot find a range for codes of `itype`."""
+    if isinstance(calibrator, Entropy) and 4 * (itype.qmax - itype.qmin) > HALF:
+        raise QuantizationError(
+            f"Entropy has {HALF} bins for the codes of {itype.name}: too few to search; use MSE() instead"
+        )
 
 
 def divergence(centers: NDArray[np.float64], counts: NDArray[np.float64], params: QuantParams) -> float:

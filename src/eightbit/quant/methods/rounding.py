@@ -9,13 +9,14 @@ weights can make up for one another. Chapter 4 derives both methods.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
+from eightbit.values.fields import Above, AtLeast, check
 
 Codes = NDArray[np.int32]
 
@@ -45,15 +46,12 @@ class GPTQ:
     energy. Source: Frantar et al. 2022, arXiv 2210.17323, algorithm 1 (with activation order).
     """
 
-    damping: float = 0.01
-    block: int = 128
+    damping: Annotated[float, Above(0)] = 0.01
+    block: Annotated[int, AtLeast(1)] = 128
     needs_data = True
 
     def __post_init__(self) -> None:
-        if not self.damping > 0 or self.block < 1:
-            raise QuantizationError(
-                f"GPTQ(damping={self.damping}, block={self.block}): both must be positive"
-            )
+        check(self)
 
     def codes(
         self,
@@ -144,16 +142,13 @@ class AdaRound:
     equations 21 to 25; `penalty` is lambda for a loss whose moments have a mean diagonal of 1.
     """
 
-    iterations: int = 500
-    rate: float = 0.02
-    penalty: float = 0.3
+    iterations: Annotated[int, AtLeast(10)] = 500
+    rate: Annotated[float, Above(0)] = 0.02
+    penalty: Annotated[float, AtLeast(0)] = 0.3
     needs_data = True
 
     def __post_init__(self) -> None:
-        if self.iterations < 10 or self.rate <= 0:
-            raise QuantizationError(
-                f"AdaRound(iterations={self.iterations}, rate={self.rate}): 10 and > 0 at least"
-            )
+        check(self)
 
     def codes(
         self,

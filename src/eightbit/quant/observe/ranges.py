@@ -21,13 +21,15 @@ RESIDUAL_FLOOR_DB = 28
 
 def choices(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, Activations]:
     """The choice for each observed tensor: that of the node which writes it, or of one that it saturates for."""
+    ops = {str(node.name): node.op_type for node in model.graph}
     writers = {str(out.name): str(node.name) for node in model.graph for out in node.outputs}
     found = {}
     for name in placement.observed:
         writer = writers.get(name, name)  # an input of the graph is its own writer
-        own = recipe.codes_of(writer)
+        own = recipe.codes_of(writer, ops[writer] if name in writers else "")
         if own == recipe.codes and writer in placement.absorbed:
-            own = recipe.codes_of(placement.absorbed[writer])
+            source = placement.absorbed[writer]
+            own = recipe.codes_of(source, ops[source])
         found[name] = own
     return found
 
@@ -47,7 +49,7 @@ def constant_ranges(model: ir.Model, placement: Placement, recipe: Recipe) -> di
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None:
-                choice = recipe.codes_of(str(node.name))  # as fine as what the node writes
+                choice = recipe.codes_of(str(node.name), node.op_type)  # as fine as what the node writes
                 lo, hi = float(array.min()), float(array.max())
                 found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
     return found
@@ -70,7 +72,7 @@ def strained_sums(
         state = states.get(str(value.name))
         if any(use.node.name in inside for use in value.uses()) or not isinstance(state, Histogram):
             continue
-        own = recipe.codes_of(str(node.name))
+        own = recipe.codes_of(str(node.name), node.op_type)
         kept = predicted_sqnr_db(own.range, state, own.itype, own.symmetric)
         if kept < RESIDUAL_FLOOR_DB:
             found[str(node.name)] = (

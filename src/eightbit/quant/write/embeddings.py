@@ -28,7 +28,7 @@ def encode_tables(model: ir.Model, names: Iterable[str], recipe: Recipe) -> dict
         name = str(node.name)
         table = float_table(node) if name in wanted else None
         if table is not None:
-            choice = replace(recipe.for_layer(name).weights, granularity=PerChannel())
+            choice = replace(recipe.for_layer(name, node.op_type).weights, granularity=PerChannel())
             scale = fit_scale(table, choice)
             codes = Nearest().codes(table[None], scale[None, :, None], choice.itype, None)[0]
             found[name] = EncodedLayer(np.ascontiguousarray(codes, choice.itype.dtype), scale)
