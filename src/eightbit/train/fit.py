@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.train.loss import feature_loss, output_loss, soft_loss, task_loss
 from eightbit.train.torch_module import Trainable
+from eightbit.values.fields import AtLeast, Between, argument, check
+from eightbit.values.frozen_map import FrozenMap
 
 Progress = Callable[[str, int], None]
 
@@ -39,40 +41,22 @@ class Training:
     over some 1 / (1 - average) steps is what remains in the end. `seed` decides the order of the samples.
     """
 
-    epochs: int = 5
-    batch: int = 128
-    rate: float = 1e-3
-    scale_rate: float = 1e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    smoothing: float = 0.0
-    weight: float = 0.9
-    temperature: float = 4.0
-    features: Mapping[str, str] = field(default_factory=dict)
-    feature_weight: float = 1.0
-    average: float = 0.0
-    seed: int = 0
+    epochs: Annotated[int, Between(1, 10**6)] = 5
+    batch: Annotated[int, Between(1, 10**6)] = 128
+    rate: Annotated[float, Between(1e-9, 10)] = 1e-3
+    scale_rate: Annotated[float, Between(0, 10)] = 1e-3
+    warmup: Annotated[float, Between(0, 1)] = 0.05
+    weight_decay: Annotated[float, Between(0, 10)] = 0.0
+    smoothing: Annotated[float, Between(0, 1)] = 0.0
+    weight: Annotated[float, Between(0, 1)] = 0.9
+    temperature: Annotated[float, Between(1e-3, 1e3)] = 4.0
+    features: Mapping[str, str] = FrozenMap()
+    feature_weight: Annotated[float, Between(0, 1e6)] = 1.0
+    average: Annotated[float, Between(0, 1)] = 0.0
+    seed: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
-        limits = {
-            "epochs": (1, 10**6),
-            "batch": (1, 10**6),
-            "rate": (1e-9, 10.0),
-            "scale_rate": (0.0, 10.0),
-            "warmup": (0.0, 1.0),
-            "weight_decay": (0.0, 10.0),
-            "smoothing": (0.0, 1.0),
-            "weight": (0.0, 1.0),
-            "temperature": (1e-3, 1e3),
-            "feature_weight": (0.0, 1e6),
-            "average": (0.0, 1.0),
-        }
-        for name, (lo, hi) in limits.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not lo <= value <= hi:
-                raise QuantizationError(
-                    f"Training({name}={value!r}): it must be a number in [{lo:g}, {hi:g}]"
-                )
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -119,7 +103,7 @@ def fit(
     called after every epoch. A `checkpoint` that exists is resumed. Raises QuantizationError for data without labels
     and without a teacher, and for a loss that is not finite; LoadError for a checkpoint of another training.
     """
-    chosen = training or Training()
+    chosen = argument("training", training, Training | None) or Training()
     torch.manual_seed(chosen.seed)
     loop = _Loop(module, data, chosen, teacher)
     if checkpoint is not None and Path(checkpoint).exists():
@@ -426,7 +410,7 @@ def _integers(value: Any) -> bool:
 
 
 def _plain(training: Training) -> dict[str, Any]:
-    return asdict(training)
+    return asdict(training) | {"features": dict(training.features)}
 
 
 def _writer(folder: str | os.PathLike[str]) -> Any:

@@ -125,7 +125,7 @@ def _layer(
     codes, scale = _dequantizer(node, 1).inputs[:2]
     stored = constant(scale)
     assert codes is not None and scale is not None and stored is not None
-    qmax = recipe.for_layer(op.name).weights.itype.qmax
+    qmax = recipe.for_layer(op.name, node.op_type).weights.itype.qmax
     keys = Layer(f"weight:{codes.name}", f"scale:{scale.name}", None, qmax)
     steps = by_channel(op.weight_scale, op.weight.ndim)
     start[keys.weight] = (op.weight * steps).astype(np.float32)
