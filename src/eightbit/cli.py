@@ -20,15 +20,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import eightbit
-from eightbit.data.feeds import LABELS, Feeds, TensorSpec, feed, samples
-from eightbit.data.npz import read_npz, write_npz
+from eightbit.data.batch_axis import joined
+from eightbit.data.feeds import LABELS, Feeds, TensorSpec, feed
+from eightbit.data.npz import write_npz
 from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError, QuantizationError
-from eightbit.model import load, quantize
+from eightbit.graph.samples import npz_for, samples
+from eightbit.model import Model, load, quantize
 from eightbit.model import open as open_quantized
 from eightbit.plot.look import pyplot
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
-from eightbit.report.comparison import LAYER_SAMPLES, compare, measure
+from eightbit.report.comparison import LAYER_SAMPLES, compare, measure, pair
 from eightbit.report.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.report.explanation import PICTURES, explain
 from eightbit.report.inspection import inspect
@@ -91,7 +93,7 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     with _status("load"):
         graph = load(model)
-    data = read_npz(calibration, graph.inputs, CalibrationError)
+    data = npz_for(graph.ir, calibration, CalibrationError)
     with _bars({"calibrate": data.rows, "moments": data.rows}) as tick:
         q = quantize(graph, data, chosen, progress=tick)
     before = model.stat().st_size
@@ -138,8 +140,8 @@ def tune_command(
     start = None if recipe is None else read_recipe(recipe)
     with _status("load"):
         graph = load(model)
-    seen = read_npz(calibration, graph.inputs, CalibrationError)
-    others = [None if f is None else read_npz(f, graph.inputs, EngineError) for f in (data_file, held_out)]
+    seen = npz_for(graph.ir, calibration, CalibrationError)
+    others = [None if f is None else npz_for(graph.ir, f, EngineError) for f in (data_file, held_out)]
     with _bars({"calibrate": seen.rows, "moments": seen.rows}) as tick:
         found = tune(
             graph,
@@ -172,21 +174,28 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     """Run the int8 MODEL on every sample of an .npz file."""
     _check_place(output)
     q = open_quantized(model)
-    data = read_npz(inputs, q.inputs, EngineError)
+    data = npz_for(q.ir, inputs, EngineError)
+    found = samples(q.ir, data, EngineError)
     names = [str(v.name) for v in q.ir.graph.outputs]
+    first: list[Feeds] = []
     parts: list[tuple[np.ndarray, ...]] = []
     with _bars({"run": data.rows}) as tick:
         done = 0
-        for sample in samples(data, q.inputs, EngineError):
-            result = q.run(sample, engine=engine)
-            parts.append(result if isinstance(result, tuple) else (result,))
-            done += _batch(sample)
+        for sample in found:
+            first = [*first, sample][:2]
+            parts.append(_tuple(q.run(sample, engine=engine)))
+            done += found.count(sample)
             tick("run", done)
-    joined = {
-        n: np.concatenate(column) if column[0].ndim else column[0] for n, column in _columns(names, parts)
-    }
-    write_npz(joined, output)
-    click.echo(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in joined.items())}")
+    axes: list[int | None] = [0] * len(names)
+    if found.axes == {}:
+        axes = [None] * len(names)
+    elif found.axes and not found.fixed and len(first) == 2:
+        pair = _tuple(q.run(joined(first, found.axes), engine=engine))
+        axes = [_grown(one, two) for one, two in zip(parts[0], pair, strict=True)]
+    columns = zip(names, axes, zip(*parts, strict=True), strict=True)
+    results = {name: _column(name, column, axis) for name, axis, column in columns}
+    write_npz(results, output)
+    click.echo(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in results.items())}")
 
 
 @main.command("compare", short_help="Say what quantization changed.")
@@ -215,8 +224,8 @@ def compare_command(
     as_json: bool,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
-    model, q = load(float_model), open_quantized(int8_model)
-    data = read_npz(data_file, model.inputs, EngineError)
+    model, q = pair(float_model, int8_model)
+    data = npz_for(model.ir, data_file, EngineError)
     if margin is not None and not data.has_labels:
         raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
     if html is not None:
@@ -272,7 +281,7 @@ def bench_command(
 ) -> None:
     """Time both models in ONNX Runtime, taking turns, and give the medians and their ratio."""
     model, q = load(float_model), open_quantized(int8_model)
-    feeds = _random(model.inputs, batch) if data_file is None else _first(data_file, model.inputs, batch)
+    feeds = _random(model.inputs, batch) if data_file is None else _first(data_file, model, batch)
     feeds = feed(feeds, q.inputs, EngineError)
     with _bars({"bench": rounds}) as tick:
         speed = measure(model, q, feeds, threads=threads, rounds=rounds, seconds=seconds, progress=tick)
@@ -334,24 +343,33 @@ def _random(specs: tuple[TensorSpec, ...], batch: int) -> Feeds:
     return found
 
 
-def _first(path: Path, specs: tuple[TensorSpec, ...], batch: int) -> Feeds:
+def _first(path: Path, model: Model, batch: int) -> Feeds:
     """The first samples of a file, `batch` of them together."""
-    held: list[Feeds] = []
-    for sample in samples(read_npz(path, specs, EngineError), specs, EngineError):
-        held.append(sample)
-        if sum(map(_batch, held)) >= batch:
-            break
-    free = {s.name for s in specs if s.shape and s.shape[0] is None}
-    return {n: np.concatenate([h[n] for h in held]) if n in free else held[0][n] for n in held[0]}
+    data = npz_for(model.ir, path, EngineError)
+    return next(samples(model.ir, data, EngineError).side_by_side(batch))
 
 
-def _batch(feeds: Feeds) -> int:
-    return next((len(a) for a in feeds.values() if a.ndim), 1)
+def _tuple(result: Any) -> tuple[np.ndarray, ...]:
+    return result if isinstance(result, tuple) else (result,)
 
 
-def _columns(names: list[str], parts: list[tuple[np.ndarray, ...]]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    for index, name in enumerate(names):
-        yield name, [part[index] for part in parts]
+def _grown(one: np.ndarray, two: np.ndarray) -> int:
+    """The axis on which the output of two samples is longer than that of one; 0 where none is."""
+    return next(
+        (axis for axis, sizes in enumerate(zip(one.shape, two.shape, strict=True)) if sizes[0] != sizes[1]), 0
+    )
+
+
+def _column(name: str, parts: tuple[np.ndarray, ...], axis: int | None) -> np.ndarray:
+    """An output over all samples, one behind the other on its batch axis; stacked where it has none (None)."""
+    if axis is None:
+        if len(parts) == 1:
+            return parts[0]
+        if len({part.shape for part in parts}) > 1:
+            shapes = ", ".join(dict.fromkeys(str(part.shape) for part in parts))
+            raise EngineError(f"output '{name}' has shapes {shapes}, which do not fit into one array")
+        return np.stack(parts)
+    return np.concatenate(parts, axis=axis) if parts[0].ndim else parts[0]
 
 
 @contextmanager

@@ -1,13 +1,9 @@
 """What callers hand in becomes checked dicts of arrays, whatever its form, and bad input says why."""
 
-import itertools
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from eightbit.data.feeds import TensorSpec, batches, feed, samples, side_by_side
+from eightbit.data.feeds import TensorSpec, batches, feed
 from eightbit.errors import CalibrationError
 
 F32, I64 = np.dtype("float32"), np.dtype("int64")
@@ -105,52 +101,3 @@ def test_empty_data_are_an_error(data: object) -> None:
 def test_data_that_hold_no_batches_say_what_to_give(data: object) -> None:
     with pytest.raises(CalibrationError, match="give an array, a dict of arrays, or an iterable"):
         list(batches(data, ONE, CalibrationError))
-
-
-@given(cuts=st.lists(st.integers(1, 5), min_size=1, max_size=6), size=st.sampled_from([None, 1, 2, 3]))
-def test_samples_do_not_depend_on_the_batch_split(cuts: list[int], size: int | None) -> None:
-    total = sum(cuts)
-    spec = (TensorSpec("x", F32, (size, 3)),)
-    data = np.split(arange(total), np.cumsum(cuts)[:-1])
-    if total % (size or 1):
-        with pytest.raises(CalibrationError, match=f"fixed at {size} and {total % (size or 1)} sample"):
-            list(samples(data, spec, CalibrationError))
-        return
-    got = [s["x"] for s in samples(data, spec, CalibrationError)]
-    assert {g.shape for g in got} == {(size or 1, 3)}
-    np.testing.assert_array_equal(np.concatenate(got), arange(total))
-
-
-def test_samples_refuse_inputs_of_unequal_length() -> None:
-    data = {"ids": np.ones((2, 5), I64), "mask": np.ones((3, 5), F32)}
-    with pytest.raises(CalibrationError, match=r"different numbers of samples: {'ids': 2, 'mask': 3}"):
-        list(samples(data, TWO, CalibrationError))
-
-
-def test_an_input_without_the_batch_axis_goes_with_every_sample() -> None:
-    spec = (TensorSpec("x", F32, (None, 3)), TensorSpec("bias", F32, (1, 3)))
-    got = list(samples({"x": arange(2), "bias": np.ones((1, 3), F32)}, spec, CalibrationError))
-    assert [(s["x"].shape, s["bias"].shape) for s in got] == [((1, 3), (1, 3))] * 2
-
-
-@given(lengths=st.lists(st.integers(1, 3), min_size=1, max_size=12), size=st.integers(1, 5))
-def test_samples_lie_side_by_side_as_long_as_their_shapes_agree(lengths: list[int], size: int) -> None:
-    data = [{"ids": np.full((1, n), i, I64), "mask": np.ones((1, n), F32)} for i, n in enumerate(lengths)]
-    got = list(side_by_side(samples(data, TWO, CalibrationError), TWO, size))
-    assert [int(row[0]) for batch in got for row in batch["ids"]] == list(range(len(lengths)))
-    assert max(len(batch["ids"]) for batch in got) <= size
-    for batch, later in itertools.pairwise(got):  # a batch ends where it is full or a new shape begins
-        assert len(batch["ids"]) == size or batch["ids"].shape[1] != later["ids"].shape[1]
-
-
-@pytest.mark.parametrize("spec", [(TensorSpec("x", F32, (2, 3)),), (TensorSpec("x", F32, ()),)])
-def test_samples_of_a_fixed_size_pass_as_they_are(spec: tuple[TensorSpec, ...]) -> None:
-    given_ones = [{"x": np.zeros(spec[0].shape, F32)} for _ in range(3)]
-    assert list(side_by_side(given_ones, spec, 4)) == given_ones
-
-
-def test_samples_that_share_no_whole_input_stay_apart() -> None:
-    spec = (TensorSpec("x", F32, (None, 3)), TensorSpec("bias", F32, (1, 3)))
-    data = [{"x": arange(2), "bias": np.full((1, 3), i, F32)} for i in range(2)]
-    got = list(side_by_side(samples(data, spec, CalibrationError), spec, 4))
-    assert [(len(b["x"]), float(b["bias"][0, 0])) for b in got] == [(2, 0.0), (2, 1.0)]

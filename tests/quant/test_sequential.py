@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from eightbit.data.feeds import samples, specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.quant.choose.recipe import FLOAT, PerGroup, Recipe, Weights
 from eightbit.quant.encode import sequential, walk
 from eightbit.quant.encode.sequential import PULL, SCALES, sequential_layers
@@ -54,7 +54,7 @@ def positions(model, node, data):
     session, layout = FloatSession(model, [name]), Layout.of(node)
     found = [
         layout.positions(session.run(sample)[name], thin=PATCHES)
-        for sample in samples(data, specs(model), CalibrationError)
+        for sample in samples(model, data, CalibrationError)
     ]
     return np.concatenate(found, axis=2).astype(np.float64)
 

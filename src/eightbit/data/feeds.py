@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from eightbit.errors import EightbitError, LoadError
 
 Feeds = dict[str, np.ndarray]
 LABELS = "labels"  # the one key of a batch that is not a model input
+BATCH_AXIS = "eightbit.batch_axis"
+"""Under this key, an input of a graph in memory knows its batch axis, once that has been found."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class TensorSpec:
     name: str
     dtype: np.dtype
     shape: tuple[int | None, ...]
+    symbols: tuple[str | None, ...] = field(default=(), compare=False, repr=False)
+    """What the file calls its axes, where it gives them names."""
+    batch: int | None = field(default=None, compare=False, repr=False)
+    """The axis that counts the samples, once it is known (see `batch_axis`); -1 for an input that has none."""
+
+    def symbol(self, axis: int) -> str | None:
+        """The file's name for an axis, or None."""
+        return self.symbols[axis] if axis < len(self.symbols) else None
 
     def __str__(self) -> str:
         dims = ", ".join("?" if d is None else str(d) for d in self.shape)
@@ -52,7 +62,9 @@ def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
                 f"graph input '{value.name}' has no dtype or rank; export the model with typed tensor inputs"
             )
         shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        found.append(TensorSpec(str(value.name), value.dtype.numpy(), shape))
+        symbols = tuple(None if isinstance(d, int) else d.value for d in value.shape)
+        axis = value.meta.get(BATCH_AXIS)
+        found.append(TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, axis))
     return tuple(found)
 
 
@@ -64,21 +76,11 @@ def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) ->
     to its integer dtype if every value survives; nothing else is converted.
     Raises `error`, naming the input, on a wrong name, count, dtype or shape, an empty axis, NaN or Inf.
     """
-    if isinstance(value, Mapping):
-        by_name = {str(k): v for k, v in value.items()}
-        wanted = [s.name for s in specs]
-        missing = [n for n in wanted if n not in by_name]
-        extra = [n for n in by_name if n not in wanted]
-        if missing or extra:
-            raise error(f"inputs given: {sorted(by_name)}; inputs of the model: {wanted}; use those names")
-        return {s.name: _checked(by_name[s.name], s, error) for s in specs}
-    parts = list(value) if isinstance(value, tuple | list) else [value]
-    if len(parts) != len(specs):
-        raise error(
-            f"{len(parts)} input(s) given, the model takes {len(specs)}: {'; '.join(map(str, specs))}; "
-            "pass a tuple in this order or a dict by name"
-        )
-    return {s.name: _checked(p, s, error) for s, p in zip(specs, parts, strict=True)}
+    arrays = _named(value, specs, error)
+    for spec in specs:
+        _check_rank(arrays[spec.name], spec, error)
+    check_shapes(arrays, specs, error)
+    return {s.name: _converted(arrays[s.name], s, error) for s in specs}
 
 
 def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
@@ -86,83 +88,42 @@ def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
 
     One array or tensor, or one dict of arrays, is one batch. Anything else iterable yields batches:
     arrays, dicts (key `labels` ignored) or tuples (inputs first, what follows them, labels, ignored).
+    Arrays with one axis more than their input has are stacks of batches, along their first axis. Lengths of axes that
+    may be cut to the graph's (`samples`) are not checked yet.
     Raises `error` if `data` is not iterable, is empty, or a batch does not fit `specs`.
     """
     count = 0
     for batch in _raw_batches(data, error):
-        yield feed(_inputs_of(batch, specs), specs, error)
-        count += 1
+        for arrays in _unstacked(_named(_inputs_of(batch, specs), specs, error), specs, error):
+            check_shapes(arrays, specs, error, early=True)
+            yield {s.name: _converted(arrays[s.name], s, error) for s in specs}
+            count += 1
     if count == 0:
         raise error(f"the data hold no batch; give at least one for input(s) {'; '.join(map(str, specs))}")
 
 
-def samples(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
-    """Iterate over `data` (as in `batches`) one sample at a time: axis 0 of every batched input is 1.
+def check_shapes(
+    arrays: Feeds,
+    specs: Sequence[TensorSpec],
+    error: type[EightbitError],
+    *,
+    free: Mapping[str, int] | None = None,
+    early: bool = False,
+) -> None:
+    """Raise `error` for an array that has another shape than its input; `free` are axes on which it may.
 
-    So a result that is gathered sample by sample cannot depend on how the caller cut the batches.
-    A model whose batch axis is fixed at n > 1 is fed chunks of n consecutive samples instead, re-cut
-    across batch borders. An input is batched if its axis 0 is free or, in a graph with no free axis 0,
-    as long as the first input's; the others are passed on whole with every sample.
-    Raises `error` as `batches` does, if batched inputs disagree on the number of samples, or if the
-    number of samples is not a multiple of n.
+    `early`, it is not known yet where the data will be cut for a graph of a fixed batch: on first axes, and on others
+    of their length.
     """
-    batched = _batched(specs)
-    if not batched:
-        yield from batches(data, specs, error)
-        return
-    size = next(s.shape[0] for s in specs if s.name in batched) or 1
-    free = [replace(s, shape=(None, *s.shape[1:])) if s.name in batched else s for s in specs]
-    held: list[Feeds] = []
-    for batch in batches(data, free, error):
-        lengths = {n: batch[n].shape[0] for n in sorted(batched)}
-        if len(set(lengths.values())) > 1:
-            raise error(f"inputs of one batch hold different numbers of samples: {lengths}; make them equal")
-        for i in range(next(iter(lengths.values()))):
-            held.append({n: a[i : i + 1] if n in batched else a for n, a in batch.items()})
-            if len(held) == size:
-                yield _joined(held, batched)
-                held = []
-    if held:
-        raise error(
-            f"the model's batch size is fixed at {size} and {len(held)} sample(s) are left over; "
-            f"give a multiple of {size}, or export the model with a dynamic batch"
-        )
-
-
-def side_by_side(stream: Iterable[Feeds], specs: Sequence[TensorSpec], size: int) -> Iterator[Feeds]:
-    """Joins consecutive samples of `samples` into batches of at most `size`; samples of other shapes begin a new one.
-
-    Where the model fixes its batch axis, or has none, the samples pass as they are.
-    """
-    batched = _batched(specs)
-    if not batched or any(s.shape[0] is not None for s in specs if s.name in batched):
-        yield from stream
-        return
-    held: list[Feeds] = []
-    for sample in stream:
-        if held and (len(held) == size or not _fits(held[0], sample, batched)):
-            yield _joined(held, batched)
-            held = []
-        held.append(sample)
-    if held:
-        yield _joined(held, batched)
-
-
-def _fits(first: Feeds, sample: Feeds, batched: frozenset[str]) -> bool:
-    """Whether two samples can lie in one batch: equal shapes, and inputs without a batch axis shared by both."""
-    return all(a.shape == first[n].shape if n in batched else a is first[n] for n, a in sample.items())
-
-
-def _batched(specs: Sequence[TensorSpec]) -> frozenset[str]:
-    ranked = [s for s in specs if s.shape]
-    free = [s.name for s in ranked if s.shape[0] is None]
-    return frozenset(free or [s.name for s in ranked if s.shape[0] == ranked[0].shape[0]])
-
-
-def _joined(parts: list[Feeds], batched: frozenset[str]) -> Feeds:
-    if len(parts) == 1:
-        return parts[0]
-    return {n: np.concatenate([p[n] for p in parts]) if n in batched else a for n, a in parts[0].items()}
+    cuts = {s.shape[0] for s in specs if s.shape} if early else set()
+    for spec in specs:
+        shape, cut = arrays[spec.name].shape, (free or {}).get(spec.name)
+        for axis, (want, got) in enumerate(zip(spec.shape, shape, strict=True)):
+            if want in (None, got) or axis == cut or want in cuts:
+                continue
+            raise error(f"input '{spec.name}' has shape {shape}, expected {spec}")
+        if math.prod(shape) == 0:
+            raise error(f"input '{spec.name}' has shape {shape}: an axis of size 0 holds no data")
 
 
 def _raw_batches(data: Any, error: type[EightbitError]) -> Iterable[Any]:
@@ -197,22 +158,55 @@ def _as_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _checked(value: Any, spec: TensorSpec, error: type[EightbitError]) -> np.ndarray:
+def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Feeds:
+    """One array for each input, of whatever rank and dtype."""
+    if isinstance(value, Mapping):
+        parts = {str(k): v for k, v in value.items()}
+        wanted = [s.name for s in specs]
+        if set(parts) != set(wanted):
+            raise error(f"inputs given: {sorted(parts)}; inputs of the model: {wanted}; use those names")
+    else:
+        listed = list(value) if isinstance(value, tuple | list) else [value]
+        if len(listed) != len(specs):
+            raise error(
+                f"{len(listed)} input(s) given, the model takes {len(specs)}: {'; '.join(map(str, specs))}; "
+                "pass a tuple in this order or a dict by name"
+            )
+        parts = {s.name: part for s, part in zip(specs, listed, strict=True)}
+    return {s.name: _array(parts[s.name], s, error) for s in specs}
+
+
+def _array(value: Any, spec: TensorSpec, error: type[EightbitError]) -> np.ndarray:
     try:
-        array = _as_numpy(value)
+        return _as_numpy(value)
     except Exception as cause:
         raise error(f"input '{spec.name}' of type {type(value).__name__} is not an array: {cause}") from cause
-    if len(array.shape) != len(spec.shape):
-        hint = "; add a batch axis" if len(array.shape) == len(spec.shape) - 1 else ""
+
+
+def _unstacked(arrays: Feeds, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
+    """The batches of a stack, or the one batch that `arrays` are."""
+    deep = [s.name for s in specs if arrays[s.name].ndim == len(s.shape) + 1]
+    for spec in specs:
+        if spec.name not in deep:
+            _check_rank(arrays[spec.name], spec, error)
+    if not deep:
+        yield arrays
+        return
+    lengths = {name: len(arrays[name]) for name in deep}
+    if len(set(lengths.values())) > 1:
+        raise error(f"inputs of one stack hold different numbers of samples: {lengths}; make them equal")
+    for i in range(lengths[deep[0]]):
+        yield {n: a[i] if n in deep else a for n, a in arrays.items()}
+
+
+def _check_rank(array: np.ndarray, spec: TensorSpec, error: type[EightbitError]) -> None:
+    if array.ndim != len(spec.shape):
+        short = len(spec.shape) - array.ndim
+        hint = "; add a batch axis" if short == 1 else "; give one sample a call" if short == -1 else ""
         raise error(
-            f"input '{spec.name}' has shape {array.shape} of rank {len(array.shape)}, "
+            f"input '{spec.name}' has shape {array.shape} of rank {array.ndim}, "
             f"expected rank {len(spec.shape)} ({spec}){hint}"
         )
-    if any(want is not None and got != want for got, want in zip(array.shape, spec.shape, strict=True)):
-        raise error(f"input '{spec.name}' has shape {array.shape}, expected {spec}")
-    if math.prod(array.shape) == 0:
-        raise error(f"input '{spec.name}' has shape {array.shape}: an axis of size 0 holds no data")
-    return _converted(array, spec, error)
 
 
 def _converted(array: np.ndarray, spec: TensorSpec, error: type[EightbitError]) -> np.ndarray:

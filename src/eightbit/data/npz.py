@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -31,21 +31,30 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedE
 class Npz:
     """An `.npz` file as an iterable of batches, each a dict of at most CHUNK_BYTES (or one row) by array name.
 
-    Arrays that do not share one number of rows, or inputs of which only some have a free axis 0, come whole in
-    one batch. `error` is what a file that cannot be read raises.
+    Arrays that do not share one number of rows come whole in one batch, and so do those whose rows are no samples:
+    `axes` are the batch axes of the inputs, None as long as they are not known (`along` sets them). `error` is what a
+    file that cannot be read raises.
     """
 
     path: Path
     headers: Mapping[str, tuple[tuple[int, ...], bool, np.dtype]]
     specs: Sequence[TensorSpec]
     error: type[EightbitError]
+    axes: Mapping[str, int] | None = None
+
+    def along(self, axes: Mapping[str, int] | None) -> Npz:
+        """The same file with known batch axes."""
+        return replace(self, axes=axes)
 
     @property
     def rows(self) -> int:
-        """The number of samples: rows of the first input, or of the first array."""
+        """The number of samples: the length of the batch axis, or of the stack; 1 for a file that is one."""
+        if self.axes and not self._stacked():
+            name, axis = next(iter(self.axes.items()))
+            return self.headers[name][0][axis]
         first = next((s.name for s in self.specs if s.name in self.headers), next(iter(self.headers), None))
         shape = self.headers[first][0] if first is not None else ()
-        return shape[0] if shape else 1
+        return shape[0] if shape and (self.axes is None or self._stacked()) else 1
 
     @property
     def has_labels(self) -> bool:
@@ -64,9 +73,17 @@ class Npz:
 
     def _streams(self) -> bool:
         lengths = {shape[:1] for shape, _, _ in self.headers.values()}
-        free = {bool(s.shape) and s.shape[0] is None for s in self.specs}
+        if self.axes is None:
+            rows = len({bool(s.shape) and s.shape[0] is None for s in self.specs}) == 1
+        else:
+            rows = {self.axes.get(s.name) for s in self.specs} == {0} or self._stacked()
         c_order = not any(fortran for _, fortran, _ in self.headers.values())
-        return len(lengths) == 1 and lengths != {()} and len(free) == 1 and c_order
+        return len(lengths) == 1 and lengths != {()} and rows and c_order
+
+    def _stacked(self) -> bool:
+        """Whether every input comes as a stack, with one axis more than the graph's."""
+        ranks = {s.name: len(s.shape) + 1 for s in self.specs}
+        return all(len(self.headers[n][0]) == rank for n, rank in ranks.items() if n in self.headers)
 
     def _whole(self, archive: zipfile.ZipFile) -> Feeds:
         found = {}

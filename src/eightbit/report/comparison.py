@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ import onnx
 import onnx_ir as ir
 
 from eightbit import plot
-from eightbit.data.feeds import Feeds, samples, side_by_side
+from eightbit.data.batch_axis import samples_in
+from eightbit.data.feeds import Feeds
 from eightbit.data.labelled import Labelled
 from eightbit.deploy.sessions import CODE_TYPES, OnnxRuntime, optimized
 from eightbit.errors import EngineError
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, QuantizedModel, load
 from eightbit.model import open as open_quantized
@@ -226,16 +229,11 @@ def compare(
     whole = _Outputs(
         FloatSession(float_model.ir, threads=threads), OnnxRuntime(int8_model.ir, threads=threads)
     )
+    found = samples(float_model.ir, stream, EngineError)
     head: list[Feeds] = []
-
-    def kept() -> Iterator[Feeds]:
-        for sample in samples(stream, wanted, EngineError):
-            if len(head) < LAYER_SAMPLES:
-                head.append(sample)
-            yield sample
-
-    for batch in side_by_side(kept(), wanted, TOGETHER if _rowwise(float_model, int8_model) else 1):
-        whole.update(batch)
+    for batch in found.side_by_side(TOGETHER if _rowwise(float_model, int8_model) else 1):
+        head.extend(islice(found.singly(batch), LAYER_SAMPLES - len(head)))
+        whole.update(batch, found.count(batch))
         if progress is not None:
             progress("compare", whole.count)
     answers = whole.answers(stream.labels())
@@ -311,7 +309,8 @@ def measure(
         seconds=seconds,
         tick=None if progress is None else lambda n: progress("bench", n),
     )
-    batch = next((a.shape[0] for a in feeds.values() if a.ndim), 1)
+    axes = {s.name: s.batch for s in model.inputs if s.batch is not None and s.batch >= 0}
+    batch = samples_in(feeds, axes) if axes else next((a.shape[0] for a in feeds.values() if a.ndim), 1)
     return Latency(medians[0], medians[1], done, batch, threads)
 
 
@@ -334,7 +333,7 @@ class _Outputs:
         self.log = AnswerLog()
         self.count = 0
 
-    def update(self, batch: Feeds) -> None:
+    def update(self, batch: Feeds, samples: int) -> None:
         # By place and not by name: a file may have been renamed on its way, its outputs' order is its interface.
         pairs = list(zip(*(tuple(s.run(batch).values()) for s in self.sessions), strict=True))
         self.noise = self.noise or [Noise() for _ in pairs]
@@ -348,7 +347,7 @@ class _Outputs:
         reference, actual = pairs[0]
         if reference.ndim == 2 and reference.shape[1] > 1:
             self.log.update(reference, actual)
-        self.count += len(reference) if reference.ndim else 1
+        self.count += samples
 
     def errors(self, model: ir.Model) -> Iterator[TensorError]:
         for value, noise in zip(model.graph.outputs, self.noise, strict=True):

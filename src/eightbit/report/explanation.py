@@ -7,7 +7,7 @@ HTML page and as logs for TensorBoard. Chapter 10.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.data.feeds import Feeds, TensorSpec, samples
+from eightbit.data.feeds import TensorSpec
 from eightbit.data.labelled import Labelled
+from eightbit.data.samples import Samples
 from eightbit.errors import EngineError
+from eightbit.graph.samples import samples
 from eightbit.model import Model, QuantizedModel
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.report.answers import Flip
@@ -157,8 +159,8 @@ def explain(
     report = comparison or compare(float_model, int8_model, data, threads=threads, progress=progress)
     specs = float_model.inputs
 
-    def stream() -> Iterator[Feeds]:
-        return samples(Labelled(data, None, specs), specs, EngineError)
+    def stream() -> Samples:
+        return samples(float_model.ir, Labelled(data, None, specs), EngineError)
 
     head = islice(stream(), LAYER_SAMPLES)
     spreads = layer_histograms(

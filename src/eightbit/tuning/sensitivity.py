@@ -23,10 +23,11 @@ from typing import Annotated, Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.data.feeds import Feeds, samples, specs
+from eightbit.data.feeds import Feeds, specs
 from eightbit.data.replay import replayable
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.model import constant
+from eightbit.graph.samples import samples
 from eightbit.model import Model, load
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
@@ -176,7 +177,7 @@ def chosen_samples(graph: ir.Model, data: Any, count: int) -> list[Feeds]:
     """
     rng = np.random.default_rng(0)
     kept: list[Feeds] = []
-    for number, sample in enumerate(samples(data, specs(graph), CalibrationError)):
+    for number, sample in enumerate(samples(graph, data, CalibrationError)):
         if len(kept) < count:
             kept.append(sample)
         elif (place := int(rng.integers(number + 1))) < count:

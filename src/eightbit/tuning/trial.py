@@ -23,13 +23,14 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.data.feeds import Feeds, batches
+from eightbit.data.feeds import Feeds
 from eightbit.data.labelled import Labelled
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.errors import EngineError, QuantizationError
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.run import FloatSession, to_bytes
+from eightbit.graph.samples import samples
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, QuantizedModel, Report
 from eightbit.quant.choose.recipe import Recipe
@@ -54,7 +55,7 @@ class Data:
     def of(cls, model: Model, data: Any) -> Data:
         """`data` as `compare` takes them, run through the float model. Raises EngineError for outputs of no classes."""
         stream = Labelled(data, None, model.inputs)
-        held = tuple(batches(stream, model.inputs, EngineError))
+        held = tuple(samples(model.ir, stream, EngineError).as_given())
         exact = first_outputs(FloatSession(model.ir), held)
         if exact.ndim != 2 or exact.shape[1] < 2:
             raise EngineError(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.data.feeds import samples, specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.model import attribute, constant, dims, input_at, is_op, sole_consumer
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 CHANNEL_AXIS = 1
@@ -103,7 +103,7 @@ def channel_peaks(
     names = tuple(tensors)
     session = FloatSession(model, names)
     peaks: dict[str, np.ndarray] = {}
-    for sample in samples(data, specs(model), CalibrationError):
+    for sample in samples(model, data, CalibrationError):
         for name, x in session.run(sample).items():
             axes = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
             peak = np.maximum(x.max(axis=axes), -x.min(axis=axes))

@@ -16,9 +16,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eightbit.data.feeds import Feeds, samples, specs
+from eightbit.data.feeds import Feeds, specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 
 Pair = tuple[Feeds, Feeds]
 
@@ -85,7 +86,7 @@ class Walk:
         if self._held is not None:
             yield from self._held
             return
-        for sample in samples(self._data, specs(self._models[0]), CalibrationError):
+        for sample in samples(self._models[0], self._data, CalibrationError):
             yield sample, sample
 
     def _border(self, wave: int) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from typing import Any
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams, params_from_range
-from eightbit.data.feeds import samples, specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.quant.choose.recipe import Activations
 from eightbit.quant.methods.calibrators import Calibrator
 from eightbit.quant.methods.observers import Limits, State
@@ -44,7 +44,7 @@ def calibrate(
         for name in tensors
     }
     session = FloatSession(model, list(states))
-    for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
+    for count, sample in enumerate(samples(model, data, CalibrationError), start=1):
         for name, array in session.run(sample).items():
             try:
                 states[name].update(array)

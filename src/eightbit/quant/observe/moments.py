@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.data.feeds import samples, specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 
@@ -110,7 +110,7 @@ def layer_moments(
         found[key] = found[key].add(seen) if key in found else seen
         held[key] = []
 
-    for count, sample in enumerate(samples(data, specs(model), CalibrationError), start=1):
+    for count, sample in enumerate(samples(model, data, CalibrationError), start=1):
         tensors = session.run(sample)
         for key, name in readers.items():
             held[key].append(layouts[name].positions(tensors[inputs[name]], thin=PATCHES))
