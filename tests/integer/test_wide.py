@@ -232,7 +232,9 @@ def test_the_histogram_of_wide_codes_keeps_its_shape(model):
 def test_dynamic_layers_and_other_widths_are_refused():
     with pytest.raises(QuantizationError, match="to 8 bits"):
         eb.Activations(bits=16, dynamic=True)
-    with pytest.raises(QuantizationError, match=r"Activations\(bits=12\): give an integer equal to 8 or 16"):
+    with pytest.raises(
+        QuantizationError, match=r"Activations\(bits=12\): give an integer equal to .* 8 or 16"
+    ):
         eb.Activations(bits=12)
     with pytest.raises(QuantizationError, match="MatMulInteger, whose weights have 8 bits"):
         eb.Recipe(weights=eb.Weights(bits=9), activations=eb.Activations(dynamic=True))

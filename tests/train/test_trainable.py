@@ -134,3 +134,16 @@ def test_a_model_from_a_file_has_no_recipe(net: eb.Model, tmp_path):
     q = eb.quantize(net, images(8), eb.Recipe.plain())
     with pytest.raises(eb.QuantizationError, match="lost its recipe"):
         eb.trainable(eb.open(q.save(tmp_path / "q.onnx")))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_narrow_activations_are_trained_as_they_run(net: eb.Model, bits: int):
+    recipe = eb.Recipe(weights=eb.Weights(bits=bits), activations=eb.Activations(bits=bits))
+    q = eb.quantize(net, images(64), recipe)
+    module = eb.trainable(q)
+    x = images(32, seed=3)
+    assert_same_codes(module, q, x)
+    training = eb.Training(epochs=10, batch=32, rate=3e-3, scale_rate=3e-3)
+    history = eb.fit(module, images(64), training, teacher=net)
+    assert bits > 2 or history.epochs[-1].loss < history.epochs[0].loss  # 4 bits leave little to learn
+    assert_same_codes(module, eb.quantize(module), x)

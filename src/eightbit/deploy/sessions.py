@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from eightbit.errors import EngineError
 from eightbit.graph.run import session, session_options, to_bytes
+from eightbit.integer.lower.codes import quantizer
 from eightbit.integer.program import Codes, FloatIsland
 
 Array = NDArray[np.generic]
@@ -121,7 +122,7 @@ def _run(runner: ort.InferenceSession, names: list[str], feeds: Mapping[str, Arr
 
 
 def _code_types(qdq: ir.Model, proto: onnx.ModelProto) -> dict[str, int]:
-    """The outputs of `qdq`'s QuantizeLinear nodes that the nodes of the optimized `proto` compute, with their types.
+    """The tensors of codes in `qdq` that the nodes of the optimized `proto` compute, with their types.
 
     The optimizer may turn int8 codes to uint8; where it recorded a type, that one counts.
     """
@@ -130,9 +131,10 @@ def _code_types(qdq: ir.Model, proto: onnx.ModelProto) -> dict[str, int]:
     types = {}
     for node in qdq.graph:
         value = node.outputs[0]
-        if node.op_type != "QuantizeLinear" or value.name not in computed:
+        q = quantizer(value)
+        if q is None or value.name not in computed:
             continue
-        zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+        zero_point = q.inputs[2] if len(q.inputs) > 2 else None
         dtype = value.dtype or (zero_point.dtype if zero_point is not None else ir.DataType.UINT8)
         found = recorded.get(str(value.name)) or int(dtype or ir.DataType.UINT8)
         if found in CODE_TYPES:

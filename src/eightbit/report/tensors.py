@@ -23,7 +23,7 @@ from eightbit.deploy.sessions import IntegerTensors
 from eightbit.graph.model import constant
 from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
-from eightbit.integer.lower.codes import CODE_TYPES
+from eightbit.integer.lower.codes import CODE_TYPES, quantizer
 from eightbit.integer.program import Codes
 
 BINS = 64
@@ -131,7 +131,9 @@ class TensorPairs:
         found = {
             str(node.outputs[0].name).removesuffix("_q"): grid
             for node in qdq.graph
-            if node.op_type == "QuantizeLinear" and (grid := _grid(node)) is not None
+            if node.outputs
+            and (q := quantizer(node.outputs[0])) is not None
+            and (grid := _grid(q)) is not None
         }
         self.grids = {name: grid for name, grid in found.items() if name in values}
         self.ops = {name: _op(values[name]) for name in self.grids}

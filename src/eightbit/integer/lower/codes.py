@@ -67,8 +67,7 @@ class CodeTensors:
             return self.describe(node) is not None
         if not is_op(node, "DequantizeLinear") or constant(node.inputs[0]) is not None:
             return False
-        source = node.inputs[0].producer() if node.inputs[0] is not None else None
-        return source is not None and is_op(source, "QuantizeLinear") and self.describe(node) is not None
+        return quantizer(node.inputs[0]) is not None and self.describe(node) is not None
 
     def read(self, value: ir.Value | None) -> str | None:
         """The name of the codes whose DequantizeLinear made the float `value`; constants included, else None."""
@@ -117,6 +116,14 @@ class CodeTensors:
         axis = attribute(node, "axis", 1)
         name = str(node.inputs[0].name)
         return Constant(name, codes, scale, zeros, axis % codes.ndim if codes.ndim else 0)
+
+
+def quantizer(codes: ir.Value | None) -> ir.Node | None:
+    """The QuantizeLinear that made `codes`, at once or through a Clip that cuts them off at fewer bits."""
+    node = None if codes is None else codes.producer()
+    if node is not None and is_op(node, "Clip") and all(constant(v) is not None for v in node.inputs[1:]):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node if node is not None and is_op(node, "QuantizeLinear") else None
 
 
 def to_canonical(codes: NDArray[np.generic]) -> Codes:

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import INT8, dequantize, quantize
 from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
 from eightbit.integer import program as p
-from eightbit.integer.lower.codes import BIAS_SCALE_RTOL, CODE_TYPES, CodeTensors, Constant, to_canonical
+from eightbit.integer.lower.codes import (
+    BIAS_SCALE_RTOL,
+    CODE_TYPES,
+    CodeTensors,
+    Constant,
+    quantizer,
+    to_canonical,
+)
 
 Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
 
@@ -256,7 +263,25 @@ def pad(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     return _carry(node, codes, lambda x, y: p.Pad(_name(node), x, y, (*begin, *end), mode, code))
 
 
+def clip(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """Clip of codes, not of floats: how codes of fewer than eight bits are cut off."""
+    q, bounds = quantizer(node.outputs[0]), [constant(input_at(node, i)) for i in (1, 2)]
+    info = (
+        None
+        if q is None or node.inputs[0] is None or node.inputs[0].producer() is not q
+        else codes.describe(q)
+    )
+    if q is None or info is None:
+        return "it clips floats"
+    x, y = str(q.outputs[0].name), str(node.outputs[0].name)
+    codes.tensors.setdefault(x, info)
+    codes.tensors.setdefault(y, info)
+    lo, hi = (None if bound is None else int(to_canonical(bound.reshape(1))[0]) for bound in bounds)
+    return [p.Lookup(_name(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), "Clip")]
+
+
 RULES: dict[str, Rule] = {
+    "Clip": clip,
     "Conv": conv,
     "Gemm": gemm,
     "MatMul": matmul,

@@ -87,7 +87,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations: one scale and zero point a tensor, unsigned codes of 8 or 16 bits at the ONNX border.
+    """Activations: one scale and zero point a tensor, unsigned codes of 2 to 8 or of 16 bits at the ONNX border.
+
+    Codes of fewer than 8 bits lie in bytes and are cut off at their largest value (`write.qdq`), so that every engine
+    runs them; they save no time and no memory there, and are what narrower hardware would compute.
 
     Codes of 16 bits cost time: ONNX Runtime has no integer kernels for them and computes the layers that read or write
     them in float32, to within rounding of the NumPy engine, which sums in int64.
@@ -96,7 +99,7 @@ class Activations:
     input anew in every run, and hands float32 on. Everything else stays in float.
     """
 
-    bits: Annotated[int, OneOf(8, 16)] = 8
+    bits: Annotated[int, OneOf(2, 3, 4, 5, 6, 7, 8, 16)] = 8
     range: Ranged = SEARCHED
     symmetric: bool = False
     dynamic: bool = False

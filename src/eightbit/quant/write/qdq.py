@@ -92,13 +92,12 @@ class _Writer:
         ]
         is_output = value.is_graph_output() and is_integer
         scale, zero_point = self._parameters(self.sources[name])
-        codes = _value(f"{name}_q", zero_point.dtype, value.shape)
+        made, codes = self._coded(value, name, zero_point)
         after = _value(f"{name}_dq", ir.DataType.FLOAT, value.shape)
         if is_output:  # the outer name stays at the outer border
             value.name, after.name = f"{name}_f", name
-        q = ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_Q")
         dq = ir.node("DequantizeLinear", [codes, scale, zero_point], outputs=[after], name=f"{name}_DQ")
-        pair = [q, dq]
+        pair = [*made, dq]
         outside = [user for user in users if user[0].name in held]
         if outside:
             copy = _value(f"{name}_held", ir.DataType.FLOAT, value.shape)
@@ -114,6 +113,28 @@ class _Writer:
             self.graph.insert_before(first, pair)
         else:
             self.graph.insert_after(producer, pair)
+
+    def _coded(self, value: ir.Value, name: str, zero_point: ir.Value) -> tuple[list[ir.Node], ir.Value]:
+        """The nodes that make codes of a float value, and the codes.
+
+        Codes of fewer than eight bits lie in a byte, and Q alone would use all of it: a Clip of the codes cuts them
+        off. What carries codes (`sources`) carries them as they are.
+        """
+        source = self.sources[name]
+        scale, _ = self._parameters(source)
+        itype = self.params[source].itype
+        codes = _value(f"{name}_q", zero_point.dtype, value.shape)
+        if itype.bits >= 8 or source != name:
+            return [
+                ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_Q")
+            ], codes
+        wide = _value(f"{name}_wide", zero_point.dtype, value.shape)
+        ends = [
+            self._constant(f"{name}_{end}", np.asarray(bound, itype.dtype))
+            for end, bound in (("lowest", itype.qmin), ("highest", itype.qmax))
+        ]
+        q = ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[wide], name=f"{name}_Q")
+        return [q, ir.node("Clip", [wide, *ends], outputs=[codes], name=f"{name}_Clip")], codes
 
     def constants_of_layer(self, node: ir.Node, layer: EncodedLayer) -> None:
         """Replace a layer's float weight and bias by codes behind DequantizeLinear."""
