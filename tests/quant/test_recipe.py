@@ -82,7 +82,7 @@ WRONG = [
     (lambda: eb.Weights(rounding=eb.MSE()), "rounding=MSE(", "Nearest(), GPTQ(), AdaRound() or None"),
     (lambda: eb.Weights(bits=16, range=eb.Entropy()), "codes of int16", "use MSE() instead"),
     # activations
-    (lambda: eb.Activations(bits=4), "Activations(bits=4)", "8 or 16"),
+    (lambda: eb.Activations(bits=9), "Activations(bits=9)", "8 or 16"),
     (lambda: eb.Activations(bits=8.0), "Activations(bits=8.0)", "8 or 16"),
     (lambda: eb.Activations(symmetric=1), "symmetric=1", "give True or False"),
     (lambda: eb.Activations(dynamic="no"), "dynamic='no'", "give True or False"),
