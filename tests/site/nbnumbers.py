@@ -56,9 +56,10 @@ class NumberedCell(IPyNbCell):
 
     def runtest(self) -> None:
         """nbval's test; the count of numbers goes with the report, to the process that sums up."""
+        counts = counted(printed(self.cell), self.tolerance)  # before nbval joins the cell's streams in place
         super().runtest()
         if self.options["check"] and self.cell.execution_count is not None:
-            self.user_properties.append((PROPERTY, dict(counted(printed(self.cell), self.tolerance))))
+            self.user_properties.append((PROPERTY, dict(counts)))
 
 
 class NumberedFile(IPyNbFile):

@@ -6,6 +6,7 @@ number and layout replaced by the page's, so that an ordinary comparison of stri
 Without tags nothing may differ. A tag says by how much a number may:
 
 - `rtol=0.02`, `atol=0.3`: numbers with a decimal point (or an exponent), relative or in units as printed;
+- `last=4`: the same, in units of the last digit that the page shows (0.3739 may be 0.3743, and 35.5 may be 35.9);
 - `atol=0.3dB`, `atol=2%`, `rtol=0.1pictures`: numbers followed by this unit or word, whole ones too;
 - `counts=2`: whole numbers;
 - `any-order`: the lines may come in another order (rows sorted by a measured value);
@@ -20,8 +21,8 @@ from decimal import Decimal
 
 # A digit inside a word (int8, blocks.0.add, 3x3) is text. A sign counts where no word or number stands before it.
 NUMBER = re.compile(r"((?<![\w.])(?:(?<!\w)[+−-])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?)")
-UNIT = re.compile(r" ?(%|[^\W\d_]+)")
-LIMIT = re.compile(r"(atol|rtol|counts)=(\d+(?:\.\d+)?(?:e-?\d+)?)(%|[^\W\d_]*)")
+UNIT = re.compile(r" ?(%|[^\W\d_]\w*)")
+LIMIT = re.compile(r"(atol|rtol|last|counts)=(\d+(?:\.\d+)?(?:e-?\d+)?)(%|(?:[^\W\d_]\w*)?)")
 
 
 class BadTag(ValueError):
@@ -32,11 +33,12 @@ class BadTag(ValueError):
 class Tolerance:
     """By how much the numbers of a cell may differ; the default is not at all.
 
-    `absolute` and `relative` go from a unit ("" for decimals without a unit of their own) to a bound.
+    `absolute`, `relative` and `last` go from a unit ("" for decimals without a unit of their own) to a bound.
     """
 
     absolute: Mapping[str, Decimal] = field(default_factory=dict)
     relative: Mapping[str, Decimal] = field(default_factory=dict)
+    last: Mapping[str, Decimal] = field(default_factory=dict)
     counts: Decimal = Decimal(0)
     any_order: bool = False
     times: bool = False
@@ -44,15 +46,16 @@ class Tolerance:
     @classmethod
     def of(cls, tags: Iterable[str]) -> "Tolerance":
         """The tolerance that a cell's tags state; BadTag for one that cannot be read."""
-        bounds: dict[str, dict[str, Decimal]] = {"atol": {}, "rtol": {}, "counts": {}}
+        bounds: dict[str, dict[str, Decimal]] = {"atol": {}, "rtol": {}, "last": {}, "counts": {}}
         tags = set(tags)
         for tag in sorted(tags):
-            if re.match(r"(atol|rtol|counts)\b", tag):
+            if re.match(r"(atol|rtol|last|counts)\b", tag):
                 kind, unit, bound = _limit(tag)
                 bounds[kind][unit] = bound
         found = cls(
             bounds["atol"],
             bounds["rtol"],
+            bounds["last"],
             bounds["counts"].get("", Decimal(0)),
             "any-order" in tags,
             "times" in tags,
@@ -72,23 +75,28 @@ class Tolerance:
         """The largest difference from an expected number, None without limit."""
         if self.times:
             return None
-        unit = expected.unit if expected.unit in {*self.absolute, *self.relative} else ""
+        unit = expected.unit if expected.unit in {*self.absolute, *self.relative, *self.last} else ""
         if not unit and not decimal:
             return self.counts
-        return self.absolute.get(unit, Decimal(0)) + self.relative.get(unit, Decimal(0)) * abs(expected.value)
+        absolute, relative, last = (
+            kind.get(unit, Decimal(0)) for kind in (self.absolute, self.relative, self.last)
+        )
+        return absolute + relative * abs(expected.value) + last * expected.step
 
 
 def _limit(tag: str) -> tuple[str, str, Decimal]:
     match = LIMIT.fullmatch(tag)
     if match is None:
-        raise BadTag(f"{tag}: write rtol=0.02, atol=0.3, atol=0.3dB or counts=2")
+        raise BadTag(f"{tag}: write rtol=0.02, atol=0.3, atol=0.3dB, last=1 or counts=2")
     kind, value, unit = match[1], Decimal(match[2]), match[3]
     if value == 0:
         raise BadTag(f"{tag}: the bound is a number above 0; without a tag nothing may differ")
     if kind == "rtol" and value >= 1:
         raise BadTag(f"{tag}: a relative tolerance of 1 and more accepts nearly everything")
-    if kind == "counts" and (unit or value % 1):
-        raise BadTag(f"{tag}: counts takes a whole number and no unit")
+    if kind in ("last", "counts") and value % 1:
+        raise BadTag(f"{tag}: {kind} takes a whole number")
+    if kind == "counts" and unit:
+        raise BadTag(f"{tag}: counts takes no unit; atol={value}{unit} is for numbers before this word")
     return kind, unit, value
 
 
@@ -103,6 +111,11 @@ class Number:
     def value(self) -> Decimal:
         """What it says."""
         return Decimal(self.text.replace(",", "").replace("−", "-"))
+
+    @property
+    def step(self) -> Decimal:
+        """One unit of its last digit."""
+        return Decimal(1).scaleb(self.value.as_tuple().exponent)
 
     @property
     def decimal(self) -> bool:
@@ -169,6 +182,6 @@ def unused(page: str, tolerance: Tolerance) -> list[str]:
     """The bounds that no number of the text comes under."""
     numbers = split(page)[1]
     units = {n.unit for n in numbers} | {"" for n in numbers if n.decimal}
-    stated = [(kind, unit) for kind in ("absolute", "relative") for unit in getattr(tolerance, kind)]
-    idle = [f"{kind[0]}tol for {unit or 'decimals'}" for kind, unit in stated if unit not in units]
+    stated = [(kind, unit) for kind in ("absolute", "relative", "last") for unit in getattr(tolerance, kind)]
+    idle = [f"{kind} for {unit or 'decimals'}" for kind, unit in stated if unit not in units]
     return idle + ["counts"] * bool(tolerance.counts and all(n.decimal for n in numbers))

@@ -13,6 +13,10 @@ pytestmark = pytest.mark.slow
 Run = Callable[..., pytest.RunResult]
 
 
+def stream(text: str) -> Any:
+    return nbformat.v4.new_output("stream", name="stdout", text=text)
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """Runs cells (source, text or outputs of the page, tags) under nbval and the plugin."""
@@ -21,7 +25,7 @@ def run(pytester: pytest.Pytester) -> Run:
         notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": ""}})
         for count, (source, page, tags) in enumerate(cells, start=1):
             if isinstance(page, str):
-                page = [nbformat.v4.new_output("stream", name="stdout", text=page)] if page else []
+                page = [stream(page)] if page else []
             metadata = {"tags": tags}
             cell = nbformat.v4.new_code_cell(source, outputs=page, execution_count=count, metadata=metadata)
             notebook.cells.append(cell)
@@ -41,12 +45,12 @@ def test_numbers_within_their_tolerance_pass_and_are_counted(run: Run):
         ),
         ("print('8 bits'); 0.25", "8 bits\n", ["nbval-ignore-output"]),
         ("print(f'in {7 / 3:.3f} ms')", "in 15.250 ms\n", ["times"]),
-        ("print(2**10)", "1024\n", []),
+        ("print(2**10, flush=True); print(7)", [stream("1024\n"), stream("7\n")], []),
     )
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(
         [
-            "printed numbers: 5 compared (2 equal, 3 within the tolerance of their cell), 1 times of a machine, *"
+            "printed numbers: 6 compared (3 equal, 3 within the tolerance of their cell), 1 times of a machine, *"
         ]
     )
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "book").rglob("*.ipynb"))
 
 
-WAITING = {path.stem for path in CHAPTERS if path.stem != "02_affine_map"}
+WAITING = {path.stem for path in CHAPTERS if path.stem > "07"}
 """Chapters whose numbers have not been moved over to stated tolerances yet."""
 
 
@@ -139,7 +139,6 @@ BROKEN = {
     "hides its output": first(lambda cell: cell["metadata"].update(tags=["nbval-skip"])),
     "state a tolerance": first(lambda cell: cell["metadata"].update(tags=["nbval-ignore-output"])),
     "print its times apart": first(lambda cell: cell.update(source="# NBVAL_IGNORE_OUTPUT\nplot()")),
-    "asserts nothing": second(source="print(2)", metadata={"tags": ["times"]}),
     "no tolerance: rtol=x": second(metadata={"tags": ["rtol=x"]}),
     "none of its numbers needs": second(metadata={"tags": ["atol=0.1dB"]}),
     "prints a number that is none: '2'": second(metadata={"tags": ["times"]}),

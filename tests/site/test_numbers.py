@@ -55,7 +55,16 @@ def test_without_a_tag_nothing_may_differ(new: str):
         ("counts=1", "7 of 9, 0.5", ["8 of 9, 0.5", "6 of 10, 0.5"], ["9 of 9, 0.5", "7 of 9, 0.6"]),
         ("atol=1%", "96% of 7.5", ["97% of 7.5", "95% of 7.5"], ["98% of 7.5", "96% of 7.6", "96 of 7.5"]),
         ("atol=0.2dB", "8.1 dB, 96.00%", ["8.3 dB, 96.00%"], ["8.4 dB, 96.00%", "8.1 dB, 96.01%"]),
+        ("atol=0.1int8", "0.5 float, 0.5 int8", ["0.5 float, 0.6 int8"], ["0.6 float, 0.5 int8"]),
         ("rtol=0.1pictures", "1,000 pictures", ["1,100 pictures", "999 pictures"], ["1,101 pictures"]),
+        (
+            "last=4",
+            "0.3739 35.5 +0.04 8",
+            ["0.3743 35.9 -0.00 8"],
+            ["0.3744 35.5 +0.04 8", "0.3739 36.0 +0.04 8"],
+        ),
+        ("last=2%", "7% 7.5", ["9% 7.5"], ["10% 7.5", "7% 7.6"]),
+        ("last=1", "1.42e-07", ["1.43e-07", "1.41e-7"], ["1.44e-07", "1.42e-06"]),
         ("atol=1e-3", "0.002", ["0.001", "1e-3"], ["0.0005", "0.0031"]),
     ],
 )
@@ -117,7 +126,8 @@ def test_a_difference_is_told_with_the_two_numbers_and_the_limit():
         ("atol=0", "above 0"),
         ("rtol=1", "nearly everything"),
         ("counts=0.5", "whole number"),
-        ("counts=2dB", "no unit"),
+        ("last=0.5dB", "whole number"),
+        ("counts=2dB", "takes no unit; atol=2dB"),
     ],
 )
 def test_a_tag_that_is_no_tolerance_is_refused(tag: str, message: str):
@@ -145,5 +155,5 @@ def test_numbers_are_counted_by_how_they_are_compared():
 
 def test_a_tolerance_for_nothing_is_seen():
     stated = Tolerance.of(["atol=0.1dB", "rtol=0.1", "counts=2", "atol=1%"])
-    assert unused("7 of 9 in 5%", stated) == ["atol for dB", "rtol for decimals"]
-    assert unused("1.5 dB", stated) == ["atol for %", "counts"]
+    assert unused("7 of 9 in 5%", stated) == ["absolute for dB", "relative for decimals"]
+    assert unused("1.5 dB", stated) == ["absolute for %", "counts"]
