@@ -61,9 +61,9 @@ class Model:
     def __call__(self, *inputs: Any) -> Result:
         """Run in ONNX Runtime: one argument an input, or one dict by name. One output comes back bare, more as a tuple.
 
-        Raises EngineError if an input does not fit.
+        NaN and Inf go through, as any number does. Raises EngineError if an input does not fit.
         """
-        return _bare(self._session.run(_feeds(inputs, self.inputs)))
+        return _bare(self._session.run(_feeds(inputs, self.inputs, nan=True)))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the float graph as ONNX; the file appears whole or not at all. Raises ExportError."""
@@ -121,7 +121,7 @@ class QuantizedModel:
     def run(self, *inputs: Any, engine: str = "onnxruntime") -> Result:
         """Run in `engine`, "onnxruntime" or "numpy"; the two give the same integers.
 
-        Raises EngineError if the engine is unknown or an input does not fit.
+        Raises EngineError if the engine is unknown or an input does not fit; NaN has no code, and is refused.
         """
         feeds = _feeds(inputs, self.inputs)
         if engine == "onnxruntime":
@@ -231,8 +231,10 @@ def _peek(data: Any) -> tuple[Any, Any]:
     return first, (chain([first], batches) if batches is data else data)
 
 
-def _feeds(inputs: tuple[Any, ...], wanted: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
-    return feed(inputs[0] if len(inputs) == 1 else inputs, wanted, EngineError)
+def _feeds(
+    inputs: tuple[Any, ...], wanted: tuple[TensorSpec, ...], *, nan: bool = False
+) -> dict[str, np.ndarray]:
+    return feed(inputs[0] if len(inputs) == 1 else inputs, wanted, EngineError, nan=nan)
 
 
 def _bare(outputs: Mapping[str, Array]) -> Result:

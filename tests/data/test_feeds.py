@@ -40,7 +40,7 @@ def test_torch_tensors_are_accepted_even_with_gradients() -> None:
         (np.zeros((1, 3), np.uint8), r"input 'x' has dtype uint8, expected float32; .*astype"),
         (
             np.array([[0, np.nan, np.inf]], F32),
-            r"input 'x' holds 2 value\(s\) that are NaN or Inf \(first at \(0, 1\)\)",
+            r"input 'x' holds 1 value\(s\) that are NaN \(first at \(0, 1\)\)",
         ),
         (np.array([[0, 0, 1e300]]), r"too large for float32"),
         ("text", r"input 'x' has shape \(\) of rank 0"),
@@ -49,6 +49,22 @@ def test_torch_tensors_are_accepted_even_with_gradients() -> None:
 def test_bad_input_names_the_input_and_the_remedy(value: object, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         feed(value, ONE, CalibrationError)
+
+
+def test_infinities_pass_and_nan_where_it_is_let_through() -> None:
+    """Masks hold minus infinity; a model in float takes whatever float32 can be."""
+    x = np.array([[0, -np.inf, np.inf]], F32)
+    np.testing.assert_array_equal(feed(x, ONE, CalibrationError)["x"], x)
+    np.testing.assert_array_equal(feed(x.astype(np.float64), ONE, CalibrationError)["x"], x)
+    x[0, 0] = np.nan
+    np.testing.assert_array_equal(feed(x, ONE, CalibrationError, nan=True)["x"], x)
+
+
+def test_an_axis_of_size_zero_passes_where_the_model_fixes_it_at_that() -> None:
+    spec = (TensorSpec("axes", I64, (0,)), *ONE)
+    assert feed((np.zeros(0, np.int64), arange(2)), spec, CalibrationError)["axes"].shape == (0,)
+    with pytest.raises(CalibrationError, match=r"'x' has shape \(0, 3\): an axis of size 0"):
+        feed((np.zeros(0, np.int64), arange(0)), spec, CalibrationError)
 
 
 def test_integers_are_narrowed_only_if_every_value_survives() -> None:

@@ -349,6 +349,25 @@ def test_data_that_can_be_read_once_serve_recipes_that_read_twice():
     np.testing.assert_array_equal(run(once), run(twice))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe.plain(), r"input 'x', calibration sample 0: found NaN or Inf .*; remove them from the data"),
+        (Recipe(activations=FLOAT), r"tensor 'x', which layer 'a' reads, takes a value that is NaN or Inf"),
+    ],
+)
+def test_infinities_in_a_signal_name_the_input(recipe, said):
+    """A mask may hold them; a tensor that becomes codes, or whose moments round weights, may not."""
+    model = named(
+        graph(
+            "g (float[N,3] x) => (float[N,2] y) { a = MatMul (x, w) y = Relu (a) }",
+            w=np.ones((3, 2), np.float32),
+        )
+    )
+    with pytest.raises(CalibrationError, match=said):
+        quantize_graph(model, np.array([[1, -np.inf, 2]], np.float32), recipe)
+
+
 def test_an_overflow_inside_the_network_names_the_tensor():
     body = "g (float[N,3] x) => (float[N,3] y) { a = Mul (x, big) b = Mul (a, big) y = Sub (b, b) }"
     model = named(graph(body, big=np.float32(3e38)))

@@ -170,6 +170,11 @@ def test_latency_only_on_request(model, q, x):
         ({"picture": images(2)}, None, "picture"),
         (images(2)[:, :2], None, r"\(2, 2, 8, 8\)"),
         (np.full((1, 3, 8, 8), np.nan, np.float32), None, "NaN"),
+        (
+            np.full((1, 3, 8, 8), np.inf, np.float32),
+            None,
+            "output 0, sample 0: NaN, or an infinity in one of",
+        ),
         (images(3), np.zeros(2, int), "2 labels were given for 3 samples"),
         (images(3), np.zeros(3), "float64"),
         ([(images(1), np.zeros(1, int)), images(1)], None, "1 of 2 batches"),

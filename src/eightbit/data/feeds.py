@@ -1,13 +1,13 @@
 """What the caller hands in, checked once and turned into `{input name: array}`.
 
 In: arrays, tensors, tuples, dicts, or an iterable of them (a list, a DataLoader, a tf.data.Dataset).
-Out: dicts of NumPy arrays with the names, dtypes and shapes that the graph's inputs ask for, every
-value finite. Everything downstream (calibration, engines, comparison) sees only these dicts.
+Out: dicts of NumPy arrays with the names, dtypes and shapes that the graph's inputs ask for, without NaN.
+Infinities pass: attention masks hold them, and whoever turns a tensor into codes looks for them there.
+Everything downstream (calibration, engines, comparison) sees only these dicts.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,19 +68,32 @@ def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     return tuple(found)
 
 
-def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Feeds:
+def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError], *, nan: bool = False) -> Feeds:
     """Check one set of inputs against `specs` and return it as `{name: array}`.
 
     `value` is an array or tensor (models with one input), a tuple or list with one entry per input,
     or a dict by input name. Floats may be narrowed or widened to the input's float dtype and integers
     to its integer dtype if every value survives; nothing else is converted.
-    Raises `error`, naming the input, on a wrong name, count, dtype or shape, an empty axis, NaN or Inf.
+    Raises `error`, naming the input, on a wrong name, count, dtype or shape, an axis of size 0 where the
+    spec has another size or none, and NaN unless `nan` lets it through.
     """
     arrays = _named(value, specs, error)
     for spec in specs:
         _check_rank(arrays[spec.name], spec, error)
     check_shapes(arrays, specs, error)
+    if not nan:
+        _refuse_nan(arrays, error)
     return {s.name: _converted(arrays[s.name], s, error) for s in specs}
+
+
+def _refuse_nan(arrays: Feeds, error: type[EightbitError]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            where = np.argwhere(np.isnan(array))
+            raise error(
+                f"input '{name}' holds {len(where)} value(s) that are NaN (first at "
+                f"{tuple(int(i) for i in where[0])}); remove them"
+            )
 
 
 def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
@@ -96,6 +109,7 @@ def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
     for batch in _raw_batches(data, error):
         for arrays in _unstacked(_named(_inputs_of(batch, specs), specs, error), specs, error):
             check_shapes(arrays, specs, error, early=True)
+            _refuse_nan(arrays, error)
             yield {s.name: _converted(arrays[s.name], s, error) for s in specs}
             count += 1
     if count == 0:
@@ -122,7 +136,7 @@ def check_shapes(
             if want in (None, got) or axis == cut or want in cuts:
                 continue
             raise error(f"input '{spec.name}' has shape {shape}, expected {spec}")
-        if math.prod(shape) == 0:
+        if any(got == 0 and want != 0 for got, want in zip(shape, spec.shape, strict=True)):
             raise error(f"input '{spec.name}' has shape {shape}: an axis of size 0 holds no data")
 
 
@@ -216,15 +230,12 @@ def _converted(array: np.ndarray, spec: TensorSpec, error: type[EightbitError]) 
             f"input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}; "
             f"preprocess it and convert with .astype({str(spec.dtype)!r})"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise error(
-            f"input '{spec.name}' holds {bad} value(s) that are NaN or Inf (first at {where}); remove them"
-        )
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=spec.dtype).reshape(array.shape)
-    survived = np.isfinite(converted).all() if array.dtype.kind == "f" else (converted == array).all()
+    if array.dtype.kind == "f":
+        survived = (np.isfinite(converted) == np.isfinite(array)).all()
+    else:
+        survived = (converted == array).all()
     if not survived:
         raise error(f"input '{spec.name}' of dtype {array.dtype} holds values too large for {spec.dtype}")
     return converted

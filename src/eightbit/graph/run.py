@@ -105,7 +105,10 @@ def session(model: bytes, *, optimize: bool = True, threads: int | None = None) 
 
 
 def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> None:
-    """Make the tensors `names` the outputs of `proto` (types as known; shapes are left to the runtime)."""
+    """Make the tensors `names` the outputs of `proto` (types as known; shapes are left to the runtime).
+
+    A sequence comes back as a list of arrays.
+    """
     values = {v.name: v for node in model.graph for v in node.outputs if v.name}
     unknown = [n for n in names if n not in values]
     if unknown:
@@ -116,7 +119,9 @@ def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> No
     for name in names or [next(iter(values))]:
         dtype = values[name].dtype
         info = proto.graph.output.add(name=name)
-        if dtype is not None:
+        if not isinstance(values[name].type, ir.TensorType | None):
+            info.CopyFrom(ir.to_proto(values[name]))
+        elif dtype is not None:
             info.type.tensor_type.elem_type = int(dtype)
 
 

@@ -337,13 +337,16 @@ class _Outputs:
         # By place and not by name: a file may have been renamed on its way, its outputs' order is its interface.
         pairs = list(zip(*(tuple(s.run(batch).values()) for s in self.sessions), strict=True))
         self.noise = self.noise or [Noise() for _ in pairs]
-        for noise, (reference, actual) in zip(self.noise, pairs, strict=True):
+        for number, (noise, (reference, actual)) in enumerate(zip(self.noise, pairs, strict=True)):
             if reference.shape != actual.shape:
                 raise EngineError(
                     f"the models' outputs have shapes {reference.shape} and {actual.shape}; compare a model with "
                     "its own quantized form"
                 )
-            noise.update(reference, actual)
+            try:
+                noise.update(reference, actual)
+            except EngineError as cause:
+                raise EngineError(f"output {number}, sample {self.count}: {cause}") from cause
         reference, actual = pairs[0]
         if reference.ndim == 2 and reference.shape[1] > 1:
             self.log.update(reference, actual)

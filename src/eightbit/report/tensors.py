@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from eightbit.data.feeds import Feeds
 from eightbit.deploy.sessions import IntegerTensors
+from eightbit.errors import EngineError
 from eightbit.graph.model import constant
 from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
@@ -92,9 +93,21 @@ class Noise:
         self.signal = self.noise = 0.0
 
     def update(self, reference: NDArray[Any], actual: NDArray[Any]) -> float:
-        """Add one pair of arrays of one size; returns the SQNR of the pair alone."""
-        exact = reference.astype(np.float64).ravel()
-        error = exact - actual.ravel()
+        """Add one pair of arrays of one size; returns the SQNR of the pair alone.
+
+        Where both hold the same infinity there is neither signal nor error. Raises EngineError for NaN, and for an
+        infinity in one of them.
+        """
+        exact, found = reference.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
+        if not np.isfinite(exact).all() or not np.isfinite(found).all():
+            alike = np.isinf(exact) & (exact == found)
+            exact, found = exact[~alike], found[~alike]
+            if not (np.isfinite(exact).all() and np.isfinite(found).all()):
+                raise EngineError(
+                    "NaN, or an infinity in one of the two models alone; look for an overflow in the float model, or "
+                    "for such values in the data"
+                )
+        error = exact - found
         signal, noise = float(exact @ exact), float(error @ error)
         self.signal += signal
         self.noise += noise

@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from eightbit.graph import run
-from eightbit.graph.prepare import affine_layers, attention, constants, rows, shapes, spatial, transposes
+from eightbit.graph.prepare import (
+    affine_layers,
+    attention,
+    constants,
+    rows,
+    sequences,
+    shapes,
+    spatial,
+    transposes,
+)
 from eightbit.graph.source import naming
-from eightbit.graph.source.onnx_file import COMMON_OPSET
+from eightbit.graph.source.onnx_file import COMMON_OPSET, converted
 from eightbit.graph.source.quiet import silence
 
 Pass = Callable[[ir.Model], int]
@@ -81,6 +89,7 @@ def infer_shapes(model: ir.Model) -> None:
     """
     with silence():  # the pass logs a traceback where it meets an op that it does not know
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    sequences.restore_types(model)
 
 
 def _at_common_opset(model: ir.Model) -> ir.Model:
@@ -88,8 +97,7 @@ def _at_common_opset(model: ir.Model) -> ir.Model:
     opset = model.opset_imports.get("", COMMON_OPSET)
     if opset < COMMON_OPSET:
         try:
-            proto = onnx.version_converter.convert_version(run.to_proto(model), COMMON_OPSET)
-            return ir.from_proto(proto)
+            return ir.from_proto(converted(run.to_proto(model)))
         except Exception:  # RuntimeError or ConvertError: an op that the converter has no rule for
             return model.clone()
     return model.clone()

@@ -108,9 +108,10 @@ def channel_peaks(
             axes = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
             peak = np.maximum(x.max(axis=axes), -x.min(axis=axes))
             if not np.isfinite(peak).all():
-                raise CalibrationError(
-                    f"tensor {name!r} takes a value that is NaN or Inf; look for an overflow in the float model"
+                remedy = (
+                    "remove it from the data" if name in sample else "look for an overflow in the float model"
                 )
+                raise CalibrationError(f"tensor {name!r} takes a value that is NaN or Inf; {remedy}")
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
     return peaks
 

@@ -67,23 +67,24 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in _tensors(proto.graph):
         _check_size(tensor)
     for value in (*proto.graph.input, *proto.graph.output):
-        if any(d.HasField("dim_value") and d.dim_value <= 0 for d in value.type.tensor_type.shape.dim):
+        if any(d.HasField("dim_value") and d.dim_value < 0 for d in value.type.tensor_type.shape.dim):
             sizes = tuple(
                 d.dim_value if d.HasField("dim_value") else d.dim_param
                 for d in value.type.tensor_type.shape.dim
             )
-            raise LoadError(f"'{value.name}' has shape {sizes}: every fixed axis must be at least 1")
+            raise LoadError(f"'{value.name}' has shape {sizes}: no axis can be shorter than 0")
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as cause:
         raise LoadError(f"the ONNX checker refuses the model: {_first_line(cause)}") from cause
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is None:
-        raise LoadError("the model imports no version of the ONNX operator set; export it again")
+    if opset is None:  # the checker has seen that no node needs it; those that quantization adds will
+        proto.opset_import.add(domain="", version=COMMON_OPSET)
+        return proto
     if opset >= MIN_OPSET:
         return proto
     try:
-        return version_converter.convert_version(proto, COMMON_OPSET)
+        return converted(proto)
     except Exception as cause:  # the converter raises RuntimeError and its own ConvertError
         raise LoadError(
             f"the model uses opset {opset} and ONNX cannot convert it ({_first_line(cause)}); "
@@ -91,17 +92,36 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
         ) from cause
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
+def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` at opset 21. Raises RuntimeError or ConvertError for an op that ONNX has no rule for.
+
+    Types and shapes of inner values are left out: the converter knows tensors only, and calls every sequence one.
+    """
+    result = version_converter.convert_version(proto, COMMON_OPSET)
+    for graph in _graphs(result.graph):
+        del graph.value_info[:]
+    return result
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph`, and those of its branches and loops."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+                yield from _graphs(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for inner in _graphs(graph):
+        yield from inner.initializer
+        for sparse in inner.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for node in inner.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
 
 
 def _check_size(tensor: onnx.TensorProto) -> None:

@@ -181,6 +181,8 @@ class _Cutter:
 
 
 def _info(value: ir.Value) -> onnx.ValueInfoProto:
+    if not isinstance(value.type, ir.TensorType | None):
+        return ir.to_proto(value)  # a sequence or an optional
     dtype = value.dtype or ir.DataType.FLOAT
     shape = None if value.shape is None else [d if isinstance(d, int) else str(d) for d in value.shape]
     return helper.make_tensor_value_info(str(value.name), int(dtype), shape)

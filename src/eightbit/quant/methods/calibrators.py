@@ -296,7 +296,7 @@ def _seen(extremes: Extremes) -> Limits:
     return extremes.lo, extremes.hi
 
 
-_NOTHING = "no value was seen; give at least one calibration sample"
+_NOTHING = "no value was seen; give at least one calibration sample in which it holds some"
 
 
 def predicted_sqnr_db(calibrator: Calibrator, state: Histogram, itype: IntType, symmetric: bool) -> float:

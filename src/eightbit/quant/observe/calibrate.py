@@ -49,8 +49,10 @@ def calibrate(
             try:
                 states[name].update(array)
             except CalibrationError as cause:
+                given = name in sample
+                remedy = "remove them from the data" if given else "look for an overflow in the float model"
                 raise CalibrationError(
-                    f"tensor {name!r}, calibration sample {count - 1}: {cause}; look for an overflow in the float model"
+                    f"{'input' if given else 'tensor'} {name!r}, calibration sample {count - 1}: {cause}; {remedy}"
                 ) from cause
         if progress is not None:
             progress("calibrate", count)
@@ -71,6 +73,9 @@ def parameters(
     found = {}
     for name, state in states.items():
         own = choice[name] if isinstance(choice, Mapping) else choice
-        lo, hi = known.get(name) or own.range.limits(state, own.itype, own.symmetric)
+        try:
+            lo, hi = known.get(name) or own.range.limits(state, own.itype, own.symmetric)
+        except CalibrationError as cause:
+            raise CalibrationError(f"tensor {name!r}: {cause}") from cause
         found[name] = params_from_range(lo, hi, own.itype, symmetric=own.symmetric)
     return found

@@ -94,7 +94,10 @@ class Moments:
 def layer_moments(
     model: ir.Model, layers: tuple[str, ...], data: Any, *, progress: Progress | None = None
 ) -> dict[str, Moments]:
-    """Moments of the inputs of the named layers over `data` (see `feeds.samples`)."""
+    """Moments of the inputs of the named layers over `data` (see `feeds.samples`).
+
+    Raises CalibrationError for data that do not fit or an input of a layer that is not finite.
+    """
     wanted = set(layers)
     nodes = {str(node.name): node for node in model.graph if node.name in wanted}
     inputs = {name: str(node.inputs[0].name) for name, node in nodes.items()}  # type: ignore[union-attr]
@@ -107,6 +110,11 @@ def layer_moments(
 
     def take_in(key: Any) -> None:
         seen = Moments.of(held[key][0] if len(held[key]) == 1 else np.concatenate(held[key], axis=2))
+        if not np.isfinite(seen.total).all():
+            raise CalibrationError(
+                f"tensor {key[0]!r}, which layer {readers[key]!r} reads, takes a value that is NaN or Inf; look for an "
+                "overflow in the float model, or for such values in the data"
+            )
         found[key] = found[key].add(seen) if key in found else seen
         held[key] = []
 
