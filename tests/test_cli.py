@@ -1,10 +1,12 @@
 """The command line on files: each word does its work, and each failure is one line and a status."""
 
 import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +286,55 @@ def test_unwritable_outputs(folder: Path):
         assert_refused(call(*words), said)
 
 
+def test_an_output_never_takes_the_place_of_what_the_command_reads(quantized: Path):
+    model, data, net = quantized / "q.onnx", quantized / "test.npz", quantized / "net.onnx"
+    (quantized / "recipe.toml").write_text("equalize = true")
+    (quantized / "link").symlink_to(model)
+    os.link(data, quantized / "twin.npz")
+    before = {path.name: path.read_bytes() for path in quantized.iterdir()}
+    for words in (
+        ("run", model, "-i", data, "-o", model),
+        ("run", model, "-i", data, "-o", data),
+        ("run", model, "-i", data, "-o", quantized / "link"),
+        ("run", model, "-i", data, "-o", quantized / "twin.npz"),
+        ("quantize", net, "-c", data, "-o", data),
+        ("quantize", net, "-c", data, "-o", quantized / "recipe.toml", "--recipe", quantized / "recipe.toml"),
+        ("tune", net, "-c", data, "-o", quantized / "new", "--save-recipe", quantized / "new", "--size", 1),
+        ("tune", net, "-c", data, "-o", quantized / "new", "--save-recipe", net, "--size", 1),
+        ("compare", net, model, "-d", data, "--html", model),
+    ):
+        assert_refused(call(*words), "this command also uses it as", "give another name")
+        assert {path.name: path.read_bytes() for path in quantized.iterdir()} == before
+
+
+def test_an_output_may_be_a_pipe(quantized: Path):
+    os.mkfifo(quantized / "pipe")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append((quantized / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    result = call("run", quantized / "q.onnx", "-i", quantized / "test.npz", "-o", quantized / "pipe")
+    reader.join(10)
+    assert result.exit_code == 0, result.stderr
+    with np.load(io.BytesIO(received[0])) as found:
+        assert found["logits"].shape == (40, CLASSES)
+
+
+@pytest.mark.parametrize("words", [("inspect", "q.onnx"), ("--help",), ("--version",), ("run", "--help")])
+def test_a_full_standard_output_is_one_line(quantized: Path, words: tuple[str, ...]):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "eightbit.cli", *words],
+            cwd=quantized,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    said = "Error: cannot write any more: No space left on device; make room, or send the output elsewhere\n"
+    assert done.stderr == said
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_an_interrupted_save_keeps_the_old_file(
     quantized: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
@@ -329,6 +380,64 @@ def test_bad_recipes(folder: Path, text: str, said: tuple[str, ...]):
     assert_refused(
         quantize_with(folder, folder / "calib.npz", recipe=folder / "recipe.toml"), "recipe.toml", *said
     )
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_is_finite(quantized: Path, value: str):
+    files = (quantized / "net.onnx", quantized / "q.onnx")
+    data = ("-d", quantized / "test.npz")
+    for words in (
+        ("bench", *files, "--seconds", value),
+        ("compare", *files, *data, "--margin", value),
+        *(
+            ("tune", files[0], "-c", data[1], "-o", quantized / "t", f"--{limit}", value)
+            for limit in ("drop", "agreement", "size", "latency", "bits")
+        ),
+    ):
+        assert_refused(call(*words), value, status=2)
+
+
+def test_more_threads_than_a_machine_bears(quantized: Path):
+    files = (quantized / "net.onnx", quantized / "q.onnx")
+    for words in (
+        ("bench", *files, "--threads"),
+        ("compare", *files, "-d", quantized / "test.npz", "--threads"),
+        ("tune", files[0], "-c", quantized / "test.npz", "-o", quantized / "t", "--size", 1, "--workers"),
+    ):
+        assert_refused(call(*words, 100_000), "100000", status=2)
+    with pytest.raises(eb.EngineError, match="threads=100000: give 1 to"):
+        eb.compare(*files, images(2), threads=100_000)
+
+
+NAMES = ["conv\x1b]0;owned\x07\x1b[2J", "a\nb\r", "\u202egnp", "[bold red]w[/]", "$\\frac$", "x" * 300]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_a_terminal_would_obey(folder: Path, name: str):
+    net = small_net()
+    for node in net.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if old == "r1" else old for old in names]
+    net.graph.node[0].name = name + "2"
+    net.graph.node.insert(8, helper.make_node("Tanh", ["f"], ["t"], name=name + "3"))
+    net.graph.node[9].input[0] = "t"
+    onnx.save(net, folder / "net.onnx")
+    data = folder / "test.npz"
+    page = folder / "page.html"
+    for words in (
+        ("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx"),
+        ("inspect", folder / "q.onnx"),
+        ("compare", folder / "net.onnx", folder / "q.onnx", "-d", data, "--html", page),
+        ("run", folder / "q.onnx", "-i", data, "-o", folder / "y.npz"),
+    ):
+        result = call(*words)
+        assert result.exit_code == 0, result.stderr
+        assert all(c.isprintable() or c == "\n" for c in result.stdout)
+    refused = call(
+        "quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / f"a{name[:50]}/b"
+    )
+    assert_refused(refused, "no directory")
+    assert all(c.isprintable() or c == "\n" for c in refused.stderr)
 
 
 def test_missing_recipe(folder: Path):

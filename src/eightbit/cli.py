@@ -6,11 +6,13 @@ Exit status: 0, or 1 where the work failed (one line on stderr says why), or 2 w
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,16 @@ import eightbit
 from eightbit.data.batch_axis import joined
 from eightbit.data.feeds import LABELS, Feeds, TensorSpec, feed
 from eightbit.data.npz import write_npz
-from eightbit.errors import CalibrationError, EightbitError, EngineError, ExportError, QuantizationError
+from eightbit.errors import (
+    CalibrationError,
+    EightbitError,
+    EngineError,
+    ExportError,
+    QuantizationError,
+    printable,
+)
+from eightbit.files import check_place
+from eightbit.graph.run import MOST_THREADS
 from eightbit.graph.samples import npz_for, samples
 from eightbit.model import Model, load, quantize
 from eightbit.model import open as open_quantized
@@ -39,12 +50,32 @@ from eightbit.tuning.search import tune
 from eightbit.tuning.target import Target
 
 TRACEBACK = "EIGHTBIT_TRACEBACK"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class _Number(click.FloatRange):
+    """A finite number; NaN lies in every range of click's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 FILE = click.Path(path_type=Path)
+THREADS = click.IntRange(1, MOST_THREADS)
 Tick = Callable[[str, int], None]
 
 
 class _Commands(click.Group):
     """Turns whatever a command raises into one line and an exit status."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as cause:  # click prints help and version before a command is invoked
+            _fail(_defect(cause), cause)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -56,14 +87,28 @@ class _Commands(click.Group):
         except MemoryError as cause:
             _fail("out of memory", cause)
         except Exception as cause:
-            _fail(f"unexpected {type(cause).__name__}: {cause} (a defect; {TRACEBACK}=1 shows where)", cause)
+            _fail(_defect(cause), cause)
 
 
 def _fail(reason: str, cause: BaseException) -> None:
     if os.environ.get(TRACEBACK):
         raise cause
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {' '.join(reason.split())}", err=True)
+    line = printable(" ".join(reason.split()))
+    with suppress(OSError):
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {line}", err=True)
     sys.exit(1)
+
+
+def _defect(cause: Exception) -> str:
+    """What to say of an exception that is not ours: standard output or the temporary folder is full, or a defect."""
+    if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+        return f"cannot write any more: {cause.strerror}; make room, or send the output elsewhere"
+    return f"unexpected {type(cause).__name__}: {cause} (a defect; {TRACEBACK}=1 shows where)"
+
+
+def _say(text: object, *, bold: bool = False) -> None:
+    """Print to standard output what cannot command a terminal."""
+    click.echo(click.style(printable(str(text)), bold=bold or None))
 
 
 @click.group(
@@ -89,7 +134,7 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     names ("classifier*" = "float") or of op types ("op:Conv" = { weights = { bits = 4 } }); the last that matches a
     node decides. All keys: the documentation of eightbit.quant.choose.recipe_file.
     """
-    _check_place(output)
+    _check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     with _status("load"):
         graph = load(model)
@@ -98,11 +143,11 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
         q = quantize(graph, data, chosen, progress=tick)
     before = model.stat().st_size
     q.save(output)
-    after = output.stat().st_size
-    click.echo(f"{output}: {after:,} bytes, {after / before:.2f} of {model}")
+    after = output.stat().st_size if output.is_file() else 0
+    _say(f"{output}: {after:,} bytes, {after / before:.2f} of {model}" if after else f"{output}: written")
     if q.report is not None and q.report.islands:
         nodes = ((i.node, i.op, i.reason) for i in q.report.islands)
-        click.echo(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
+        _say(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
 
 
 @main.command("tune", short_help="Search for bits that meet a budget.")
@@ -113,12 +158,12 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
 @click.option("--recipe", type=FILE, help="The recipe to begin with, TOML.")
 @click.option("--save-recipe", type=FILE, help="Where to write the recipe that was found, TOML.")
-@click.option("--drop", type=float, help="Accuracy that may be lost, as a share; needs labels.")
-@click.option("--agreement", type=float, help="Least share of samples with float's first class.")
-@click.option("--size", type=float, help="Largest file, as a fraction of the float file.")
-@click.option("--latency", type=float, help="Longest time of a sample, as a fraction of float's.")
-@click.option("--bits", type=float, help="Most bits a weight in the mean, as the file stores them.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes to try in.")
+@click.option("--drop", type=_Number(), help="Accuracy that may be lost, as a share; needs labels.")
+@click.option("--agreement", type=_Number(), help="Least share of samples with float's first class.")
+@click.option("--size", type=_Number(), help="Largest file, as a fraction of the float file.")
+@click.option("--latency", type=_Number(), help="Longest time of a sample, as a fraction of float's.")
+@click.option("--bits", type=_Number(), help="Most bits a weight in the mean, as the file stores them.")
+@click.option("--workers", type=THREADS, default=1, show_default=True, help="Processes to try in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def tune_command(
     model: Path,
@@ -133,9 +178,9 @@ def tune_command(
     **limits: float | None,
 ) -> None:
     """Search for a recipe by which the float MODEL (.onnx) meets a budget; exit status 1 if none does."""
-    for place in (output, save_recipe):
-        if place is not None:
-            _check_place(place)
+    _check_places(output, save_recipe, beside=(calibration, data_file, held_out))
+    _check_places(output, beside=(recipe,))
+    _check_places(save_recipe, beside=(model,))
     target = Target(**limits)
     start = None if recipe is None else read_recipe(recipe)
     with _status("load"):
@@ -172,7 +217,7 @@ def tune_command(
 )
 def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     """Run the int8 MODEL on every sample of an .npz file."""
-    _check_place(output)
+    _check_places(output, beside=(model, inputs))
     q = open_quantized(model)
     data = npz_for(q.ir, inputs, EngineError)
     found = samples(q.ir, data, EngineError)
@@ -195,7 +240,7 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     columns = zip(names, axes, zip(*parts, strict=True), strict=True)
     results = {name: _column(name, column, axis) for name, axis, column in columns}
     write_npz(results, output)
-    click.echo(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in results.items())}")
+    _say(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in results.items())}")
 
 
 @main.command("compare", short_help="Say what quantization changed.")
@@ -204,13 +249,13 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
 @click.option("-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_Number(0, 1, min_open=True, max_open=True),
     help=f"Fail (status 1) unless the accuracy is shown to fall by less, a share. Reported: {MARGIN}.",
 )
 @click.option("--html", type=FILE, help="Also write a page with figures and the answers that changed.")
 @click.option("--tensorboard", type=FILE, help="Also write logs for TensorBoard, a folder.")
 @click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
+@click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def compare_command(
     float_model: Path,
@@ -230,7 +275,7 @@ def compare_command(
         raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
     if html is not None:
         pyplot()  # a missing extra is better known before the work than after it
-        _check_place(html)
+        _check_places(html, beside=(float_model, int8_model, data_file))
     few = min(LAYER_SAMPLES, data.rows)
     totals = {"compare": data.rows, "layers": few, "histograms": few, "pictures": PICTURES}
     with _bars(totals) as tick:
@@ -260,14 +305,18 @@ def inspect_command(model: Path, as_json: bool) -> None:
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
 @click.option("-d", "--data", "data_file", type=FILE, help="Inputs, .npz; default: random numbers.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples in one run.")
 @click.option(
-    "--rounds", type=click.IntRange(5), default=200, show_default=True, help="Runs of each model, at most."
+    "--batch", type=click.IntRange(1, 2**20), default=1, show_default=True, help="Samples in one run."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Time to spend, about."
+    "--rounds",
+    type=click.IntRange(5, 2**20),
+    default=200,
+    show_default=True,
+    help="Runs of each model, at most.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime; default: every core.")
+@click.option("--seconds", type=_Number(0), default=10.0, show_default=True, help="Time to spend, about.")
+@click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def bench_command(
     float_model: Path,
@@ -291,7 +340,7 @@ def bench_command(
             "int8_seconds": speed.int8_seconds,
             "ratio": speed.ratio,
         }
-        click.echo(
+        _say(
             json.dumps(
                 fields | {"rounds": speed.rounds, "batch": speed.batch, "threads": speed.threads}, indent=2
             )
@@ -302,7 +351,7 @@ def bench_command(
         (int8_model.name, f"{1e3 * speed.int8_seconds:.3f}", f"{speed.ratio:.2f}"),
     )
     how = f"medians of {speed.rounds} rounds in turns, batch {speed.batch}, threads {threads or 'all'}"
-    click.echo(Table("", ("model", "ms>", "ratio>"), rows, how))
+    _say(Table("", ("model", "ms>", "ratio>"), rows, how))
 
 
 def _require(test: NonInferiority) -> None:
@@ -313,22 +362,34 @@ def _require(test: NonInferiority) -> None:
 
 def _show(report: Any, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+        _say(json.dumps(report.to_dict(), indent=2, allow_nan=False))
         return
     for line in str(
         report
     ).splitlines():  # titles and warnings stand at the margin; click drops the bold in a pipe
-        click.echo(click.style(line, bold=True) if line and not line.startswith(" ") else line)
+        _say(line, bold=bool(line) and not line.startswith(" "))
 
 
-def _check_place(output: Path) -> None:
-    """Refuse a place that cannot be written before the work begins, not after."""
-    if output.is_dir():
-        raise ExportError(f"cannot write {output}: it is a directory; give a file name")
-    if not output.parent.is_dir():
-        raise ExportError(f"cannot write {output}: there is no directory {output.parent}; create it first")
-    if not os.access(output.parent, os.W_OK):
-        raise ExportError(f"cannot write {output}: the directory {output.parent} is not writable")
+def _check_places(*places: Path | None, beside: tuple[Path | None, ...] = ()) -> None:
+    """Refuse a place that cannot be written before the work begins, and one that would replace what is read or written.
+
+    `beside` are files that the command reads, and whose place no output may take.
+    """
+    outputs = [place for place in places if place is not None]
+    for i, place in enumerate(outputs):
+        check_place(place)
+        for other in [*outputs[:i], *beside]:
+            if other is not None and _same(place, other):
+                raise ExportError(
+                    f"cannot write {place}: this command also uses it as {other}; give another name"
+                )
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file; devices and pipes bear more than one use."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return not one.exists() or one.is_file()
+    return one.is_file() and other.is_file() and one.samefile(other)
 
 
 def _random(specs: tuple[TensorSpec, ...], batch: int) -> Feeds:

@@ -1,11 +1,26 @@
 """The one family of exceptions: catch `EightbitError` to catch them all.
 
-A message names the tensor or node, the value found, and what to do about it.
+A message names the tensor or node, the value found, and what to do about it. Names come from strangers' files, so a
+message holds nothing that would command a terminal.
 """
+
+
+def printable(text: str) -> str:
+    r"""`text` with every character that does not show itself written as an escape; line feeds stay.
+
+    >>> print(printable("conv\x1b[2J"))
+    conv\x1b[2J
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 class EightbitError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class LoadError(EightbitError):

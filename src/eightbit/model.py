@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import QuantParams
 from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
 from eightbit.deploy.sessions import OnnxRuntime, run_island
-from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError
+from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError, printable
 from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
@@ -90,7 +90,7 @@ class Report:
             what = f"activations quantized in every run; {len(self.islands)} nodes left in float"
         counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
         lines = [what or counted]
-        return "\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)])
+        return printable("\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)]))
 
 
 class QuantizedModel:

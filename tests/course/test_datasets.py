@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -67,6 +68,20 @@ def test_a_wrong_digest_is_not_used_and_is_named(folders):
     ):
         from_cache(SMALL)
     assert path.read_bytes() == b"other data"  # not ours to delete
+
+
+def test_threads_and_processes_may_fill_one_cache(folders, tmp_path):
+    cache, _ = folders
+    big = bytes(range(256)) * 40_000
+    archive = Archive(
+        "small", {"a.bin": f"sha256:{hashlib.sha256(big).hexdigest()}"}, "http://localhost", None
+    )
+    found = put(tmp_path / "found", big)
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(fetch._install, found, archive) for _ in range(32)]
+        assert {future.result() for future in done} == {cache / "small"}
+    assert from_cache(archive) == cache / "small"
+    assert [path.name for path in (cache / "small").iterdir()] == ["a.bin"]
 
 
 def test_a_download_is_checked_before_it_gets_its_name(folders, tmp_path):

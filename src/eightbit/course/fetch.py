@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eightbit.errors import LoadError
+from eightbit.errors import ExportError, LoadError
+from eightbit.files import whole_file
 
 SYSTEM_DATASETS = "/usr/share/datasets"
 
@@ -137,13 +138,12 @@ def _apt_download(package: str, work: Path) -> None:
 
 
 def _install(found: Path, archive: Archive) -> Path:
-    """Copy verified files into the cache, each under a temporary name first: an interrupted copy is no file."""
+    """Copy verified files into the cache, whole or not at all: another thread or process may do the same just now."""
     folder = cache_dir() / archive.name
     folder.mkdir(parents=True, exist_ok=True)
     for name in archive.digests:
-        partial = folder / f"{name}.{os.getpid()}.part"
-        shutil.copyfile(found / name, partial)
-        partial.replace(folder / name)
+        with open(found / name, "rb") as source, whole_file(folder / name) as copy:
+            shutil.copyfileobj(source, copy)
     return folder
 
 
@@ -180,7 +180,7 @@ def locate(archive: Archive) -> Path:
     for label, link in CHAIN:
         try:
             return link(archive)
-        except (_Miss, OSError) as error:
+        except (_Miss, OSError, ExportError) as error:
             attempts.append(f"  {label}: {_first_line(error)}")
     raise LoadError(
         f"data set {archive.name!r} could not be found:\n"

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from eightbit.errors import EngineError
+from eightbit.files import ended_in_order
 from eightbit.graph.run import session, session_options, to_bytes
 from eightbit.integer.lower.codes import quantizer
 from eightbit.integer.program import Codes, FloatIsland
@@ -86,7 +87,7 @@ def optimized(qdq: ir.Model) -> onnx.ModelProto:
     """The graph after ONNX Runtime's EXTENDED optimizations, as it would run."""
     options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    with tempfile.TemporaryDirectory() as folder:
+    with ended_in_order(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         options.optimized_model_filepath = str(path)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,10 @@ the setting would double the time of int8 and change nothing."""
 QUIET_THREADS = ("session.force_spinning_stop", "1")
 """A session's threads rest as soon as its run ends. By default they wait for the next one at full speed, and two models
 that take turns on two cores slow each other down threefold."""
+
+
+MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
+"""Threads of a session: beyond any processor's cores they only cost memory, and a hundred thousand end the process."""
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -80,12 +85,21 @@ class FloatSession:
         return {name: results[name] for name in self.outputs}
 
 
-def session_options() -> ort.SessionOptions:
-    """The settings that every ONNX Runtime session of this package has: quiet, and exact."""
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """The settings that every ONNX Runtime session of this package has: quiet, and exact.
+
+    `threads=None` is every core. Raises EngineError for more threads than a machine bears.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise EngineError(
+            f"threads={threads}: give 1 to {MOST_THREADS}; this machine has {os.cpu_count()} cores"
+        )
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(*FLOAT_PRODUCTS)
     options.add_session_config_entry(*QUIET_THREADS)
+    if threads is not None:
+        options.intra_op_num_threads = threads
     if pairs_saturate():
         options.add_session_config_entry(*EXACT_PAIRS)
     return options
@@ -93,9 +107,7 @@ def session_options() -> ort.SessionOptions:
 
 def session(model: bytes, *, optimize: bool = True, threads: int | None = None) -> ort.InferenceSession:
     """A quiet ONNX Runtime CPU session on the bytes of a model. Raises EngineError if it is refused."""
-    options = session_options()
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

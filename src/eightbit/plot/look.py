@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from eightbit.errors import MissingExtra
+from eightbit.errors import MissingExtra, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
 """Okabe and Ito, "Color Universal Design" (2008). Float is blue, int8 is vermilion, everywhere in the book."""
+
+LABEL = 60
+"""Characters of a name that a figure has room for; of longer ones the middle is left out."""
 
 FLOAT_COLOR, INT8_COLOR = BLUE, VERMILION
 
@@ -56,6 +59,18 @@ def pyplot() -> ModuleType:
     except ImportError as cause:
         raise MissingExtra("matplotlib", "plot") from cause
     return plt
+
+
+def label(name: str) -> str:
+    r"""A tensor's or node's name as a figure may show it: as it is, never as a formula, and no longer than LABEL.
+
+    >>> print(label("w$1$"))
+    w\$1\$
+    """
+    shown = printable(name).replace("\n", "\\n")
+    if len(shown) > LABEL:
+        shown = f"{shown[: LABEL // 2 - 1]}…{shown[-LABEL // 2 :]}"
+    return shown.replace("$", r"\$")
 
 
 def axes_for(ax: Axes | None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eightbit.errors import QuantizationError
-from eightbit.plot.look import BLACK, BLUE, FLOAT_COLOR, INT8_COLOR, ORANGE, SKY, axes_for
+from eightbit.plot.look import BLACK, BLUE, FLOAT_COLOR, INT8_COLOR, ORANGE, SKY, axes_for, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def layer_sqnr(comparison: Rows, *, ax: Axes | None = None) -> Axes:
     axes.plot(range(len(rows)), heights, "o-", ms=3.5, lw=1.2, color=INT8_COLOR)
     for place in sorted(range(len(rows)), key=heights.__getitem__)[:3]:
         axes.annotate(
-            rows[place].name,
+            label(rows[place].name),
             (place, heights[place]),
             xytext=(0, -11),
             textcoords="offset points",
@@ -48,7 +48,7 @@ def sqnr_by_bits(measured: Mapping[str, Mapping[int, float]], *, ax: Axes | None
     axes = axes_for(ax)
     for name, by_bits in measured.items():
         bits = sorted(by_bits)
-        axes.plot(bits, [by_bits[b] for b in bits], "o-", ms=4, label=name)
+        axes.plot(bits, [by_bits[b] for b in bits], "o-", ms=4, label=label(name))
     if measured:
         first = next(iter(measured.values()))
         every = sorted({b for by_bits in measured.values() for b in by_bits})
@@ -124,7 +124,7 @@ def tensor_histogram(histogram: Spread, *, ax: Axes | None = None) -> Axes:
     axes.axvspan(*h.grid.limits, color=ORANGE, alpha=0.15, lw=0, zorder=0, label="range of the codes")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="value", ylabel="count", title=f"{h.name}: {h.clipped:.3%} clipped")
+    axes.set(xlabel="value", ylabel="count", title=f"{label(h.name)}: {h.clipped:.3%} clipped")
     axes.legend(loc="upper right", fontsize="x-small")
     return axes
 
@@ -177,6 +177,6 @@ def _heat_map(cells: NDArray[np.float64], names: Sequence[str], axes: Any) -> An
     axes.set_facecolor("#d9d9d9")
     axes.grid(visible=False)
     step = -(-len(names) // MOST_NAMES)
-    axes.set_yticks(range(0, len(names), step), list(names)[::step], fontsize="x-small")
+    axes.set_yticks(range(0, len(names), step), [label(name) for name in names[::step]], fontsize="x-small")
     axes.figure.colorbar(picture, ax=axes, label="SQNR, dB", extend="max")
     return axes

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from eightbit.arith.affine import QuantParams, dequantize, quantize
 from eightbit.errors import QuantizationError
-from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for
+from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ def difference_histogram(
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xticks(range(-most, most + 1))
     axes.set(
-        xlabel=f"{names[0]} − {names[1]}, codes",
+        xlabel=f"{label(names[0])} − {label(names[1])}, codes",
         ylabel="count",
         title=f"{delta.size - counts[most]:,} of {delta.size:,} codes differ",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for
+from eightbit.plot.look import BLACK, BLUE, INT8_COLOR, ORANGE, SKY, axes_for, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def sensitivity(found: Sources, *, weights: int = 8, activations: int = 8, ax: A
     """
     axes = axes_for(ax)
     place = {id(s): i for i, s in enumerate(found.sources)}
-    for rows, bits, color, label in (
+    for rows, bits, color, said in (
         (found.weights, weights, BLUE, f"weights, {weights} bits"),
         (found.activations, activations, ORANGE, f"activations, {activations} bits"),
     ):
@@ -59,14 +59,16 @@ def sensitivity(found: Sources, *, weights: int = 8, activations: int = 8, ax: A
             "o",
             ms=4,
             color=color,
-            label=label,
+            label=said,
         )
     ranked = found.ordered(weights=weights, activations=activations)[:3]
     for s in ranked:
         bits = weights if s in found.weights else activations
         at = (place[id(s)], s.sqnr_db(bits))
         side = "right" if at[0] > len(place) / 2 else "left"
-        axes.annotate(s.node, at, xytext=(0, -11), textcoords="offset points", ha=side, fontsize="small")
+        axes.annotate(
+            label(s.node), at, xytext=(0, -11), textcoords="offset points", ha=side, fontsize="small"
+        )
     axes.margins(y=0.15)
     axes.set(xlabel="source, from the input to the output", ylabel="SQNR of the outputs, dB")
     axes.legend()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.errors import EngineError
+from eightbit.errors import EngineError, printable
 from eightbit.graph.embeddings import CodeTable, code_table
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
@@ -109,7 +109,7 @@ class Inspection:
         parts = [str(t) for t in self.tables()]
         if not self.islands:
             parts.append("Left in float: no node")
-        return "\n\n".join([*parts, *(f"Warning: {w}" for w in self.warnings)])
+        return printable("\n\n".join([*parts, *(f"Warning: {w}" for w in self.warnings)]))
 
     def _repr_html_(self) -> str:
         warnings = "".join(str(Table("", ("",), ((f"Warning: {w}",),)).html()) for w in self.warnings)

@@ -7,18 +7,27 @@ from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 
+from eightbit.errors import printable
+
 NOTE_WIDTH = 88
 """Characters at which a note under a table is broken into lines."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` of cells under `columns` (may be empty); a column whose name ends in `>` is set flush right."""
+    """`rows` of cells under `columns` (may be empty); a column whose name ends in `>` is set flush right.
+
+    Cells keep no character that a terminal would obey: names in them come from strangers' files.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(printable(cell).replace("\n", "\\n") for cell in row) for row in self.rows)
+        object.__setattr__(self, "rows", rows)
 
     def __str__(self) -> str:
         """The table with its columns aligned, for a fixed-width font; no trailing blanks."""
