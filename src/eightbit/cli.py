@@ -136,8 +136,7 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     """
     _check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
-    with _status("load"):
-        graph = load(model)
+    graph = _load(model)
     data = npz_for(graph.ir, calibration, CalibrationError)
     with _bars({"calibrate": data.rows, "moments": data.rows}) as tick:
         q = quantize(graph, data, chosen, progress=tick)
@@ -183,8 +182,7 @@ def tune_command(
     _check_places(save_recipe, beside=(model,))
     target = Target(**limits)
     start = None if recipe is None else read_recipe(recipe)
-    with _status("load"):
-        graph = load(model)
+    graph = _load(model)
     seen = npz_for(graph.ir, calibration, CalibrationError)
     others = [None if f is None else npz_for(graph.ir, f, EngineError) for f in (data_file, held_out)]
     with _bars({"calibrate": seen.rows, "moments": seen.rows}) as tick:
@@ -269,7 +267,7 @@ def compare_command(
     as_json: bool,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
-    model, q = pair(float_model, int8_model)
+    model, q = pair(_load(float_model), int8_model)
     data = npz_for(model.ir, data_file, EngineError)
     if margin is not None and not data.has_labels:
         raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
@@ -329,7 +327,7 @@ def bench_command(
     as_json: bool,
 ) -> None:
     """Time both models in ONNX Runtime, taking turns, and give the medians and their ratio."""
-    model, q = load(float_model), open_quantized(int8_model)
+    model, q = _load(float_model), open_quantized(int8_model)
     feeds = _random(model.inputs, batch) if data_file is None else _first(data_file, model, batch)
     feeds = feed(feeds, q.inputs, EngineError)
     with _bars({"bench": rounds}) as tick:
@@ -352,6 +350,15 @@ def bench_command(
     )
     how = f"medians of {speed.rounds} rounds in turns, batch {speed.batch}, threads {threads or 'all'}"
     _say(Table("", ("model", "ms>", "ratio>"), rows, how))
+
+
+def _load(path: Path) -> Model:
+    """The float model of a file; what loading did that its owner should know of goes to stderr."""
+    with _status("load"):
+        model = load(path)
+    for text in model.notes:
+        click.echo(f"Note: {text}", err=True)
+    return model
 
 
 def _require(test: NonInferiority) -> None:

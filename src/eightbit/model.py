@@ -23,6 +23,7 @@ from eightbit.arith.affine import QuantParams
 from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
 from eightbit.deploy.sessions import OnnxRuntime, run_island
 from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError, printable
+from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
@@ -69,17 +70,27 @@ class Model:
         """Write the float graph as ONNX; the file appears whole or not at all. Raises ExportError."""
         return save_graph(self.ir, path)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading did that its caller should know of, a sentence each; mostly there is nothing."""
+        return notes(self.ir)
+
     def __repr__(self) -> str:
-        return f"Model({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+        head = f"Model({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+        return "\n".join([head, *(f"  note: {text}" for text in self.notes)])
 
 
 @dataclass(frozen=True)
 class Report:
-    """What quantization did: the nodes left in float with the reasons, the parameters of each tensor, the recipe."""
+    """What quantization did: the nodes left in float with the reasons, the parameters of each tensor, the recipe.
+
+    `notes` are those of the float model, on what loading did.
+    """
 
     islands: tuple[Island, ...]
     params: Mapping[str, QuantParams]
     recipe: Recipe
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -89,8 +100,8 @@ class Report:
         if self.recipe.dynamic:
             what = f"activations quantized in every run; {len(self.islands)} nodes left in float"
         counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
-        lines = [what or counted]
-        return printable("\n".join([*lines, *(f"  {i.node} ({i.op}): {i.reason}" for i in self.islands)]))
+        nodes = [f"  {i.node} ({i.op}): {i.reason}" for i in self.islands]
+        return printable("\n".join([what or counted, *nodes, *(f"  note: {text}" for text in self.notes)]))
 
 
 class QuantizedModel:
@@ -165,7 +176,7 @@ def quantize(
         model, calibration = _load_with_data(model, calibration)
     chosen = Recipe.of(recipe).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
-    return QuantizedModel(graph, Report(placement.islands, params, chosen))
+    return QuantizedModel(graph, Report(placement.islands, params, chosen, model.notes))
 
 
 def _as_trained(module: Any, calibration: Any, recipe: Recipe | None) -> QuantizedModel:

@@ -45,4 +45,6 @@ def assert_same(before: ir.Model, after: ir.Model, batch: int = 3) -> None:
     for name, array in expected.items():
         # Folding rounds each product once and reorders float32 sums of up to a few hundred terms of size
         # about 1: errors of some 1e-6 of the largest output. A wrong fold is off by 1e-2 or more.
-        np.testing.assert_allclose(got[name], array, rtol=0, atol=5e-6 * max(1.0, float(np.abs(array).max())))
+        np.testing.assert_allclose(
+            got[name], array, rtol=0, atol=5e-6 * max(1.0, float(np.abs(array).max(initial=0.0)))
+        )

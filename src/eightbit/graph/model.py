@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import LoadError
+from eightbit.graph.names import unique_name
 
 OURS = "eightbit."
 """How the metadata begin that this package writes into a graph; others are dropped at loading."""
@@ -67,22 +68,6 @@ def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(d if isinstance(d, int) else None for d in value.shape)
 
 
-def unique_name(graph: ir.Graph, stem: str) -> str:
-    """`stem`, or `stem_1`, `stem_2`, ... whichever no tensor of the graph uses yet."""
-    taken = {v.name for v in graph.inputs} | set(graph.initializers)
-    taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
-    return free_name(taken, stem)
-
-
-def free_name(taken: set[Any], stem: str) -> str:
-    """`stem`, or the first of `stem_1`, `stem_2`, ... that is not in `taken`."""
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
-
-
 def add_constant(graph: ir.Graph, stem: str, array: np.ndarray) -> ir.Value:
     """Register `array` as a new initializer named after `stem` and return its value."""
     name = unique_name(graph, stem)
@@ -92,6 +77,20 @@ def add_constant(graph: ir.Graph, stem: str, array: np.ndarray) -> ir.Value:
     )
     graph.register_initializer(value)
     return value
+
+
+def make_constant(node: ir.Node, arrays: Sequence[np.ndarray]) -> None:
+    """Put initializers that hold `arrays` where `node` computes its outputs; they take over the names and the uses."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    for value, array in zip(node.outputs, arrays, strict=True):
+        name, value.name = str(value.name), None
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+        shape = ir.Shape(array.shape)
+        fresh = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        graph.register_initializer(fresh)
+        ir.convenience.replace_all_uses_with(value, fresh)
+    graph.remove(node, safe=True)
 
 
 def replace_node(old: ir.Node, new: ir.Node | Sequence[ir.Node]) -> None:

@@ -16,7 +16,8 @@ import onnx
 import onnx_ir as ir
 
 from eightbit.arith.packing import pack, width_of
-from eightbit.graph.model import constant, is_op, unique_name
+from eightbit.graph.model import constant, is_op
+from eightbit.graph.names import unique_name
 from eightbit.graph.run import to_proto
 
 TYPES = {2: ir.DataType.INT2, 4: ir.DataType.INT4}

@@ -7,13 +7,23 @@ get are removed.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import EngineError
 from eightbit.graph import run
-from eightbit.graph.model import add_constant, attribute, bypass, constant, input_at, is_op, replace_node
+from eightbit.graph.model import (
+    add_constant,
+    attribute,
+    bypass,
+    constant,
+    input_at,
+    is_op,
+    make_constant,
+    replace_node,
+)
 
 MAX_FOLDED_BYTES = 2**28  # a ConstantOfShape or Tile can promise any size
 # Random ops are not constants, and a DequantizeLinear of a weight is a decision, not an accident.
@@ -23,29 +33,21 @@ UNFOLDABLE = {
 }
 
 
-def fold_constants(model: ir.Model) -> int:
-    """Replace nodes with constant inputs by initializers, in place; returns how many went."""
-    graph, count = model.graph, 0
-    opsets = dict(model.opset_imports)
-    for node in list(graph):
-        if node.domain not in ("", "ai.onnx") or node.op_type in UNFOLDABLE or not node.inputs:
-            continue
-        inputs = [constant(v) for v in node.inputs]
-        if any(a is None and v is not None for a, v in zip(inputs, node.inputs, strict=True)):
-            continue
-        if any(v.is_graph_output() for v in node.outputs) or _too_big(node):
-            continue
-        try:
-            results = _evaluate(node, opsets)
-        except EngineError:
-            continue  # ONNX Runtime lacks this op or type: it will say so when the model is run
-        for value, result in zip(node.outputs, results, strict=True):
-            name = str(value.name)
-            value.name = None
-            ir.convenience.replace_all_uses_with(value, add_constant(graph, name, result))
-        graph.remove(node, safe=True)
-        count += 1
-    return count
+def fold_constant(node: ir.Node, opsets: Mapping[str, int]) -> bool:
+    """Replace a node with constant inputs by initializers, in place."""
+    if node.domain not in ("", "ai.onnx") or node.op_type in UNFOLDABLE or not node.inputs:
+        return False
+    inputs = [constant(v) for v in node.inputs]
+    if any(a is None and v is not None for a, v in zip(inputs, node.inputs, strict=True)):
+        return False
+    if any(v.is_graph_output() for v in node.outputs) or _too_big(node):
+        return False
+    try:
+        results = _evaluate(node, dict(opsets))
+    except EngineError:
+        return False  # ONNX Runtime lacks this op or type: it will say so when the model is run
+    make_constant(node, results)
+    return True
 
 
 def squeeze_to_reshape(model: ir.Model) -> int:

@@ -14,13 +14,15 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from eightbit.graph import run
+from eightbit.graph.names import counted
+from eightbit.graph.notes import note
 from eightbit.graph.prepare import (
     affine_layers,
     attention,
     constants,
     rows,
     sequences,
-    shapes,
+    settle,
     spatial,
     transposes,
 )
@@ -32,10 +34,7 @@ Pass = Callable[[ir.Model], int]
 
 # Constants first: what the others match on must be visible as an initializer.
 PASSES: tuple[Pass, ...] = (
-    constants.fold_constants,
-    shapes.fold_shapes,
-    shapes.fold_reshape_targets,
-    shapes.infer_reshapes,
+    settle.settle,
     constants.drop_no_ops,
     constants.squeeze_to_reshape,
     spatial.explicit_windows,
@@ -53,7 +52,9 @@ PASSES: tuple[Pass, ...] = (
     rows.fold_score_scale,
     attention.fold_attention_biases,
 )
-MAX_ROUNDS = 20  # each round removes or settles nodes; real models need two to four
+MAX_ROUNDS = 20
+"""Each round settles the whole graph before it rewrites, so that depth costs no rounds: models need two or three, and
+the last finds nothing to do."""
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -64,21 +65,30 @@ def prepare(model: ir.Model) -> ir.Model:
     prepared = _at_common_opset(model)
     passes.RemoveInitializersFromInputsPass()(prepared)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(prepared)
-    infer_shapes(prepared)
-    for _ in range(MAX_ROUNDS):
-        changed = sum(fold(prepared) for fold in PASSES)
-        tidy(prepared)
-        if not changed:
-            break
+    passes.TopologicalSortPass()(prepared)
+    settle.forget_stale_shapes(prepared)
+    if next(prepared.graph.subgraphs(), None) is not None:  # `settle` does not look into the graphs of nodes
+        infer_shapes(prepared)
+    with counted(prepared.graph):
+        for _ in range(MAX_ROUNDS):
+            changed = [fold.__name__ for fold in PASSES if fold(prepared)]
+            tidy(prepared)
+            if not changed:
+                break
+        else:
+            note(
+                prepared,
+                f"preparing the graph stopped after {MAX_ROUNDS} rounds, while {', '.join(changed)} still found "
+                "something to do; it computes the same, but some of it may stay in float: please report the model",
+            )
     naming.fill_names(prepared)
     return prepared
 
 
 def tidy(model: ir.Model) -> None:
-    """Drop unread nodes and initializers, sort, and infer shapes anew, in place."""
+    """Drop unread nodes and initializers, and sort, in place."""
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
-    infer_shapes(model)
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -87,8 +97,15 @@ def infer_shapes(model: ir.Model) -> None:
     Without data propagation: it writes out every 1-D tensor whose length it knows, so that one
     ConstantOfShape can exhaust memory. `shapes` follows shape arithmetic instead.
     """
+    weights = model.graph.initializers
+    order = list(weights)
     with silence():  # the pass logs a traceback where it meets an op that it does not know
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    kept = [
+        weights.pop(name) for name in order
+    ]  # it takes large ones out for a while, and puts them back last
+    for value in kept:
+        model.graph.register_initializer(value)
     sequences.restore_types(model)
 
 

@@ -19,8 +19,8 @@ from eightbit.graph.model import (
     rank,
     replace_node,
     sole_consumer,
-    unique_name,
 )
+from eightbit.graph.names import unique_name
 from eightbit.graph.prepare.affine_layers import absorb, layer_before
 
 CARRIERS = ("Reshape", "Transpose")

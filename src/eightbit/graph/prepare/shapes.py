@@ -7,82 +7,82 @@ copies the axis) in its place, so that the batch stays dynamic and no Shape/Gath
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.graph.model import add_constant, attribute, constant, is_op
+from eightbit.graph.model import add_constant, attribute, constant, is_op, make_constant
+from eightbit.graph.prepare.infer import Dim, symbols
 
-Entry = int | str | None  # of a shape tensor: known, the name of a free dimension, unknown
+Known = dict[ir.Value, tuple[Dim, ...] | None]
+"""Entries of the shape tensors that were followed so far."""
 FOLLOWED = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Reshape",
             "Mul", "Add", "Sub", "Div", "Size")  # fmt: skip
 
 
-def fold_shapes(model: ir.Model) -> int:
-    """Replace shape tensors whose entries are all known by initializers, in place; returns how many."""
-    graph, count = model.graph, 0
-    known: dict[ir.Value, tuple[Entry, ...] | None] = {}
-    for node in list(graph):
-        if not node.outputs or len(node.outputs) != 1:
-            continue
-        output = node.outputs[0]
-        entries = _entries(output, known)
-        if entries is None or output.is_graph_output() or not is_op(node, *FOLLOWED):
-            continue
-        if all(isinstance(e, int) for e in entries) and output.dtype in (
-            ir.DataType.INT64,
-            ir.DataType.INT32,
-            None,
-        ):
-            scalar = output.shape is not None and len(output.shape) == 0
-            array = np.array(entries, output.dtype.numpy() if output.dtype else np.int64)
-            name = str(output.name)
-            output.name = None
-            fresh = add_constant(graph, name, array.reshape(()) if scalar else array)
-            ir.convenience.replace_all_uses_with(output, fresh)
-            graph.remove(node, safe=True)
-            count += 1
-    return count
+def fold_shape(node: ir.Node, known: Known) -> bool:
+    """Replace a node that computes a shape tensor whose entries are all known by an initializer, in place."""
+    output = node.outputs[0] if len(node.outputs) == 1 else None
+    if output is None or output.is_graph_output() or not is_op(node, *FOLLOWED):
+        return False
+    entries = _entries(output, known)
+    integers = _integers(entries)
+    if integers is None or output.dtype not in (ir.DataType.INT64, ir.DataType.INT32, None):
+        return False
+    array = np.array(integers, output.dtype.numpy() if output.dtype else np.int64)
+    scalar = output.shape is not None and len(output.shape) == 0
+    make_constant(node, [array.reshape(()) if scalar else array])
+    return True
 
 
-def fold_reshape_targets(model: ir.Model) -> int:
-    """Give Reshape nodes constant targets where at most one entry is free, in place; returns how many."""
-    count = 0
-    known: dict[ir.Value, tuple[Entry, ...] | None] = {}
-    for node in list(model.graph):
-        if not is_op(node, "Reshape") or constant(node.inputs[1]) is not None:
-            continue
-        target = _target(node, known)
-        if target is None:
-            continue
-        fresh = add_constant(model.graph, f"{node.name}.1", np.array(target, np.int64))
-        node.replace_input_with(1, fresh)
-        node.attributes.pop("allowzero", None)
-        count += 1
-    return count
+def fold_target(node: ir.Node, known: Known) -> bool:
+    """Give a Reshape node a constant target where at most one entry is free, in place."""
+    if not is_op(node, "Reshape") or constant(node.inputs[1]) is not None:
+        return False
+    target = _target(node, known)
+    graph = node.graph
+    if target is None or not isinstance(graph, ir.Graph):
+        return False
+    node.replace_input_with(1, add_constant(graph, f"{node.name}.1", np.array(target, np.int64)))
+    node.attributes.pop("allowzero", None)
+    return True
 
 
-def infer_reshapes(model: ir.Model) -> int:
-    """Set the output shape of Reshape nodes whose target is computed, in place; returns how many got one."""
-    count = 0
-    known: dict[ir.Value, tuple[Entry, ...] | None] = {}
-    for node in model.graph:
-        entries = _entries(node.inputs[1], known) if is_op(node, "Reshape") else None
-        if entries is None or constant(node.inputs[1]) is not None or 0 in entries:
-            continue
-        output = node.outputs[0]
-        old = (None,) * len(entries) if output.shape is None else tuple(_entry(d) for d in output.shape)
-        if len(old) != len(entries):
-            continue
-        new = tuple(was if now in (-1, None) else now for was, now in zip(old, entries, strict=True))
-        if new != old or output.shape is None:
-            output.shape = ir.Shape(new)
-            count += 1
-    return count
+def reshaped(node: ir.Node, known: Known) -> tuple[Dim, ...] | None:
+    """The shape that a Reshape node gives its output, None for each axis that cannot be followed.
+
+    What 0 copies and what -1 leaves is found in symbols: (N, 4, 8) reshaped to (-1, 32) is (N, 32).
+    """
+    entries = _entries(node.inputs[1], known) if is_op(node, "Reshape") else None
+    if entries is None:
+        return None
+    given = symbols(node.inputs[0])
+    if not attribute(node, "allowzero", 0):
+        copied = {i: given[i] if given is not None and i < len(given) else None for i in range(len(entries))}
+        entries = tuple(copied[i] if e == 0 else e for i, e in enumerate(entries))
+    if -1 not in entries:
+        return entries
+    left = _quotient(given, [e for e in entries if e != -1])
+    return tuple(left if e == -1 else e for e in entries)
 
 
-def _entries(
-    value: ir.Value | None, known: dict[ir.Value, tuple[Entry, ...] | None]
-) -> tuple[Entry, ...] | None:
+def _quotient(given: Sequence[Dim] | None, taken: Sequence[Dim]) -> Dim:
+    """The one length that is left of the axes `given` once `taken` are split off; None if it is not one."""
+    if given is None or None in given or None in taken:
+        return None
+    whole, part = (math.prod(d for d in dims if isinstance(d, int)) for dims in (given, taken))
+    names = Counter(d for d in given if isinstance(d, str))
+    gone = Counter(d for d in taken if isinstance(d, str))
+    left = list((names - gone).elements())
+    if gone - names or part == 0 or whole % part or len(left) > 1 or (left and whole != part):
+        return None
+    return left[0] if left else whole // part
+
+
+def _entries(value: ir.Value | None, known: Known) -> tuple[Dim, ...] | None:
     """Entries of a shape tensor of rank 0 or 1; None if `value` is not one that can be followed."""
     if value is None:
         return None
@@ -92,7 +92,7 @@ def _entries(
     return known[value]
 
 
-def _follow(value: ir.Value, known: dict[ir.Value, tuple[Entry, ...] | None]) -> tuple[Entry, ...] | None:
+def _follow(value: ir.Value, known: Known) -> tuple[Dim, ...] | None:
     array = constant(value)
     if array is not None:
         if array.ndim > 1 or array.dtype.kind not in "iu" or array.size > 64:
@@ -102,11 +102,8 @@ def _follow(value: ir.Value, known: dict[ir.Value, tuple[Entry, ...] | None]) ->
     if node is None or not is_op(node, *FOLLOWED):
         return None
     if node.op_type == "Shape":
-        source = node.inputs[0]
-        if source is None or source.shape is None:
-            return None
-        dims = tuple(_entry(d) for d in source.shape)
-        return dims[attribute(node, "start", 0) : attribute(node, "end", len(dims))]
+        dims = symbols(node.inputs[0])
+        return None if dims is None else dims[attribute(node, "start", 0) : attribute(node, "end", len(dims))]
     if node.op_type == "Size":
         return None
     parts = [_entries(v, known) for v in node.inputs]
@@ -134,12 +131,12 @@ def _follow(value: ir.Value, known: dict[ir.Value, tuple[Entry, ...] | None]) ->
     return _arithmetic(node.op_type, first, parts[1])
 
 
-def _integers(entries: tuple[Entry, ...] | None) -> tuple[int, ...] | None:
+def _integers(entries: tuple[Dim, ...] | None) -> tuple[int, ...] | None:
     found = tuple(e for e in entries or () if isinstance(e, int))
     return found if entries and len(found) == len(entries) else None
 
 
-def _arithmetic(op: str, a: tuple[Entry, ...], b: tuple[Entry, ...] | None) -> tuple[Entry, ...] | None:
+def _arithmetic(op: str, a: tuple[Dim, ...], b: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
     if b is None or (len(a) != len(b) and 1 not in (len(a), len(b))):
         return None
     size = max(len(a), len(b))
@@ -147,7 +144,7 @@ def _arithmetic(op: str, a: tuple[Entry, ...], b: tuple[Entry, ...] | None) -> t
     return tuple(_combine(op, x, y) for x, y in pairs)
 
 
-def _combine(op: str, x: Entry, y: Entry) -> Entry:
+def _combine(op: str, x: Dim, y: Dim) -> Dim:
     if not isinstance(x, int) or not isinstance(y, int):
         if op == "Mul" and 1 in (x, y):
             return y if x == 1 else x
@@ -157,33 +154,21 @@ def _combine(op: str, x: Entry, y: Entry) -> Entry:
     return {"Mul": x * y, "Add": x + y, "Sub": x - y}[op]
 
 
-def _entry(dim: object) -> Entry:
-    if isinstance(dim, int):
-        return dim
-    return str(dim.value) if isinstance(dim, ir.SymbolicDim) and dim.value is not None else None
-
-
 def _flat(value: ir.Value) -> bool:
     return value.shape is not None and len(value.shape) <= 1
 
 
-def _target(node: ir.Node, known: dict[ir.Value, tuple[Entry, ...] | None]) -> list[int] | None:
+def _target(node: ir.Node, known: Known) -> list[int] | None:
     """A constant Reshape target equal to the computed one, or None."""
-    source, output = node.inputs[0], node.outputs[0]
-    entries = _entries(node.inputs[1], known)
-    shape = output.shape
+    entries, shape = _entries(node.inputs[1], known), symbols(node.outputs[0])
     if entries is None:
         if shape is None:
             return None
-        entries = tuple(_entry(d) for d in shape)
+        entries = shape
     elif attribute(node, "allowzero", 0) and 0 in entries:
         return None
-    inferred = (
-        [_entry(d) for d in shape]
-        if shape is not None and len(shape) == len(entries)
-        else [None] * len(entries)
-    )
-    given = [] if source is None or source.shape is None else [_entry(d) for d in source.shape]
+    inferred = shape if shape is not None and len(shape) == len(entries) else [None] * len(entries)
+    given = symbols(node.inputs[0]) or ()
     target = []
     for i, entry in enumerate(entries):
         size = inferred[i] if entry in (-1, None) and isinstance(inferred[i], int) else entry

@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from eightbit.graph.model import constant, input_at, ints, is_op, replace_node, sole_consumer
+from eightbit.graph.prepare.infer import symbols
 
 ELEMENTWISE = (
     "Relu",
@@ -77,8 +78,8 @@ def reshape_transpose_reshape(model: ir.Model) -> int:
         first = _producer(swap) if swap is not None and is_op(swap, "Transpose") else None
         if swap is None or first is None or not is_op(first, "Reshape") or ints(swap, "perm") != (0, 2, 1):
             continue
-        source, flat = first.inputs[0], _symbols(first.outputs[0])
-        given, wanted = _symbols(source), _symbols(last.outputs[0])
+        source, flat = first.inputs[0], symbols(first.outputs[0])
+        given, wanted = symbols(source), symbols(last.outputs[0])
         if flat is None or given is None or wanted is None or (len(flat), len(given)) != (3, 4):
             continue
         a, b, c, d = given
@@ -87,12 +88,6 @@ def reshape_transpose_reshape(model: ir.Model) -> int:
         replace_node(last, ir.node("Transpose", [source], {"perm": [0, 1, 3, 2]}, name=last.name))
         count += 1
     return count
-
-
-def _symbols(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
-    if value is None or value.shape is None:
-        return None
-    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
 def _producer(node: ir.Node) -> ir.Node | None:

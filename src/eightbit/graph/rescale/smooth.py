@@ -19,7 +19,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.graph.model import add_constant, attribute, constant, is_op, rank, sole_consumer, unique_name
+from eightbit.graph.model import add_constant, attribute, constant, is_op, rank, sole_consumer
+from eightbit.graph.names import unique_name
 
 SPREADING = ("LayerNormalization", "Gelu")
 """Float ops of transformers behind which outlier channels appear."""

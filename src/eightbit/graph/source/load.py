@@ -17,6 +17,7 @@ from eightbit.data.feeds import specs
 from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
 from eightbit.graph.model import OURS, check_weights
+from eightbit.graph.notes import drop_notes
 from eightbit.graph.source import frameworks, naming, onnx_file
 
 
@@ -57,6 +58,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     ours = {key: text for key, text in model.metadata_props.items() if key.startswith(OURS)}
     model.metadata_props.clear()
     model.metadata_props.update(ours)  # what `compare` needs to know of an equalized graph
+    drop_notes(model)
     model.doc_string = model.graph.doc_string = None
     naming.fill_names(model)
     if name is not None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
-from eightbit.graph.model import WEIGHTED_OPS, free_name
+from eightbit.graph.model import WEIGHTED_OPS
+from eightbit.graph.names import Names
 
 TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 TORCH_CLASSES = "pkg.torch.onnx.class_hierarchy"
@@ -82,17 +83,17 @@ def rename(model: ir.Model, scope_of: ScopeOf, *, keep_parameters: bool) -> None
     fixed = {str(v.name) for v in (*graph.inputs, *graph.outputs)}
     for node, name in _node_names(graph, scope_of).items():
         node.name = name
-    taken = set(fixed)
-    if keep_parameters:
-        taken |= {n for n in graph.initializers if not EXPORTER_CONSTANT.fullmatch(n)}
+    kept = [n for n in graph.initializers if keep_parameters and not EXPORTER_CONSTANT.fullmatch(n)]
+    names = Names([*fixed, *kept])
     changes: dict[ir.Value, str] = {}
     for node in graph:
         for i, value in enumerate(node.outputs):
             if value.name not in fixed and value.name:
-                _claim(changes, taken, value, str(node.name) if i == 0 else f"{node.name}.{i}")
+                changes[value] = names.fresh(str(node.name) if i == 0 else f"{node.name}.{i}")
         for i, read in enumerate(node.inputs):
-            if read is not None and read.is_initializer() and read not in changes and read.name not in taken:
-                _claim(changes, taken, read, f"{node.name}.{_role(node, i)}")
+            if read is None or not read.is_initializer() or read in changes or read.name in names.taken:
+                continue
+            changes[read] = names.fresh(f"{node.name}.{_role(node, i)}")
     for number, value in enumerate(changes):  # through names that nobody can have: swaps do not collide
         value.name = f"\x00{number}"
     for value, name in changes.items():
@@ -101,11 +102,13 @@ def rename(model: ir.Model, scope_of: ScopeOf, *, keep_parameters: bool) -> None
 
 def fill_names(model: ir.Model) -> None:
     """Give every node of the main graph a unique name, in place; existing unique names stay."""
-    taken: set[str] = set()
+    names, kept = Names(str(node.name) for node in model.graph if node.name), set()
     for node in model.graph:
+        if node.name and node.name not in kept:
+            kept.add(node.name)
+            continue
         stem = node.name or next((v.name for v in node.outputs if v.name), None) or node.op_type.lower()
-        node.name = free_name(taken, stem)
-        taken.add(node.name)
+        node.name = names.fresh(stem)
 
 
 def _node_names(graph: ir.Graph, scope_of: ScopeOf) -> dict[ir.Node, str]:
@@ -113,17 +116,16 @@ def _node_names(graph: ir.Graph, scope_of: ScopeOf) -> dict[ir.Node, str]:
     crowd: dict[str, set[str]] = {}  # the kinds of operation in each scope
     for node, scope in scopes.items():
         crowd.setdefault(scope, set()).add(node.op_type)
-    names: dict[ir.Node, str] = {}
-    taken: set[str] = set()
+    found: dict[ir.Node, str] = {}
+    names = Names()
     # Weighted nodes choose first, so that "fc" is the Gemm even where an Add follows in the same module.
     for node in sorted(graph, key=lambda n: n.op_type not in WEIGHTED_OPS):
         scope, op = scopes[node], node.op_type.lower()
         weighted = node.op_type in WEIGHTED_OPS and len(node.inputs) > 1 and _is_weight(node.inputs[1])
         alone = len(crowd[scope]) == 1 and not _is_container(node)
         stem = op if not scope else scope if weighted or alone else f"{scope}.{op}"
-        names[node] = free_name(taken, stem)
-        taken.add(names[node])
-    return names
+        found[node] = names.fresh(stem)
+    return found
 
 
 def _is_weight(value: ir.Value | None) -> bool:
@@ -140,11 +142,6 @@ def _role(node: ir.Node, index: int) -> str:
     if node.op_type in WEIGHTED_OPS:
         return {1: "weight", 2: "bias"}.get(index, str(index))
     return str(index)
-
-
-def _claim(changes: dict[ir.Value, str], taken: set[str], value: ir.Value, stem: str) -> None:
-    changes[value] = free_name(taken, stem)
-    taken.add(changes[value])
 
 
 def _list(text: str) -> list[str]:

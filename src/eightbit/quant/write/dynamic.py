@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.graph.model import unique_name
+from eightbit.graph.names import unique_name
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
