@@ -21,12 +21,13 @@ from eightbit.graph.rescale.equalize import elastic_groups, equalize
 from eightbit.graph.rescale.smooth import smooth, smooth_sites
 from eightbit.quant.choose.capable import Capable, capable
 from eightbit.quant.choose.chosen import chosen, layers_of
+from eightbit.quant.choose.masks import around_masks, watched
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
 from eightbit.quant.encode.layers import encode_layers
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.methods.observers import State
-from eightbit.quant.observe.calibrate import Progress, calibrate, parameters
+from eightbit.quant.observe.calibrate import Progress, observe, parameters
 from eightbit.quant.observe.moments import Moments, layer_moments
 from eightbit.quant.observe.ranges import choices, constant_ranges, fixed_limits, strained_sums
 
@@ -81,7 +82,15 @@ def stage(
     states: Mapping[str, State] = {}
     if recipe.calibrates:
         calibrators = {name: c.range for name, c in choices(model, placement, recipe).items()}
-        states = calibrate(model, placement.observed, data, calibrators, progress=progress)
+        unclear = {
+            name for node, names in watched(model).items() if node in placement.integer for name in names
+        }
+        observed = observe(model, placement.observed, data, calibrators, sizes=unclear, progress=progress)
+        masks = {name for name, octaves in observed.octaves.items() if octaves.masks or octaves.silent}
+        if masks:
+            can = can.without(around_masks(model, masks))
+            placement = chosen(can, recipe)
+        states = observed.sound(placement.observed)
     if looks and data is None:
         raise CalibrationError(
             "this recipe looks at data to round weights or correct biases; give calibration data, or choose "

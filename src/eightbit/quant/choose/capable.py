@@ -19,6 +19,7 @@ import onnx_ir as ir
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, input_at, ints
 from eightbit.graph.run import to_bytes
+from eightbit.quant.choose.masks import around_masks, constant_masks
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 INTEGER = {"Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Softmax", "Sigmoid", "Concat"}
@@ -48,6 +49,12 @@ class Capable:
         """The nodes of these forms, in the order of the graph."""
         return tuple(name for name, form in self.forms.items() if form in forms)
 
+    def without(self, reasons: Mapping[str, str]) -> Capable:
+        """The same, but for the nodes that have a form and are named in `reasons`: they are refused for those."""
+        kept = {name: form for name, form in self.forms.items() if name not in reasons}
+        lost = {name: reasons[name] for name in self.forms if name in reasons}
+        return Capable(self.model, kept, {**self.refusals, **lost})
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "model": to_bytes(self.model)}
 
@@ -56,7 +63,7 @@ class Capable:
 
 
 def capable(model: ir.Model) -> Capable:
-    """What each node of a prepared graph can be."""
+    """What each node of a prepared graph can be; masks that are constants are seen to."""
     forms, refusals = {}, {}
     for node in model.graph:
         assert node.name
@@ -65,7 +72,7 @@ def capable(model: ir.Model) -> Capable:
             forms[node.name] = _form(node)
         else:
             refusals[node.name] = reason
-    return Capable(model, forms, refusals)
+    return Capable(model, forms, refusals).without(around_masks(model, constant_masks(model)))
 
 
 def _form(node: ir.Node) -> Form:

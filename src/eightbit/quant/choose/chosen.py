@@ -137,7 +137,7 @@ class _Draft:
         if self.can.forms[_name(node)] is not Form.INTEGER:
             return None
         inputs = list(activations(node))
-        if any(is_op(value.producer(), *MASKS) for value in inputs):
+        if not is_op(node, "MatMul") and any(is_op(value.producer(), *MASKS) for value in inputs):
             return "one of its inputs is a mask, not a signal"
         if not any(value.is_graph_input() or _name(value) in self.computed for value in inputs):
             return "none of its inputs comes from an integer op"
