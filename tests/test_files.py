@@ -89,9 +89,14 @@ def test_a_device_stays_a_device(tmp_path: Path):
 
 
 def test_standard_output_may_be_the_place(tmp_path: Path):
-    script = "from eightbit.files import write_whole; write_whole(b'abc', '/dev/stdout')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    """Through a link like /dev/stdout, made here: a defect in saving would replace the machine's own."""
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    script = "import sys; from eightbit.files import write_whole; write_whole(b'abc', sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "stdout")], capture_output=True, check=True
+    )
     assert done.stdout == b"abc"
+    assert (tmp_path / "stdout").is_symlink()
 
 
 @pytest.mark.parametrize(

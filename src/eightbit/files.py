@@ -64,19 +64,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         return
     with _as_export_error(path), ended_in_order():
         _remove_stale(target)
-        part = target.parent / f"{_stem(target)}{secrets.token_hex(8)}.part"
-        try:
-            with _locked(part) as file:
-                yield file
-                file.flush()
-                if found is not None:
-                    _keep(file.fileno(), found)
-                os.fsync(file.fileno())  # or the name may reach the disk before the bytes do
-                os.replace(part, target)
-        except BaseException:  # Ctrl-C too must not leave the part behind
-            with suppress(FileNotFoundError):
-                os.unlink(part)
-            raise
+        with _locked(target) as (part, file):
+            yield file
+            file.flush()
+            if found is not None:
+                _keep(file.fileno(), found)
+            os.fsync(file.fileno())  # or the name may reach the disk before the bytes do
+            os.replace(part, target)
 
 
 @contextmanager
@@ -133,8 +127,11 @@ def _standing(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def _is_file(found: os.stat_result, target: Path) -> bool:
-    """Whether it is a file that has a name: no device, no pipe, and not what a process has open and others deleted."""
-    return stat.S_ISREG(found.st_mode) and target.exists() and os.path.samestat(found, os.stat(target))
+    """Whether it is a file that has a name: no device, no pipe, and not what a process has open and others deleted.
+
+    Whether it is still the same file does not matter: another writer may have replaced it meanwhile.
+    """
+    return stat.S_ISREG(found.st_mode) and target.exists()
 
 
 def _stem(target: Path) -> str:
@@ -143,18 +140,28 @@ def _stem(target: Path) -> str:
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[IO[bytes]]:
-    """The new file `part`, locked before anyone can take it for a dead process's."""
+def _locked(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A new part of `target`, locked before anyone can take it for a dead process's.
+
+    Between its making and its lock others may: then it is gone, and the next one has another name, since who took the
+    first may be about to remove it once more, by its name.
+    """
     while True:
+        part = target.parent / f"{_stem(target)}{secrets.token_hex(8)}.part"
         handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        with open(handle, "wb") as file:
-            with suppress(
-                OSError
-            ):  # not every file system has locks; nothing is removed where there are none
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if part.exists():
-                yield file
-                return
+        try:
+            with open(handle, "wb") as file:
+                with suppress(
+                    OSError
+                ):  # not every file system has locks; nothing is removed where there are none
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                if part.exists():
+                    yield part, file
+                    return
+        except BaseException:  # Ctrl-C too must not leave the part behind
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
 
 
 def _remove_stale(target: Path) -> None:

@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams
 from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
+from eightbit.data.results import Array, like, output_specs
 from eightbit.deploy.sessions import OnnxRuntime, run_island
 from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError, printable
+from eightbit.graph.model import first_codes
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
+from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.save import save_graph
@@ -40,31 +42,43 @@ from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
 from eightbit.values.fields import check
 
-Array = NDArray[np.generic]
-Result = Array | tuple[Array, ...]
 
+class _Runnable(HoldsGraph):
+    """A graph with named inputs and outputs. It copies and pickles; sessions are made anew where they are needed."""
 
-class Model:
-    """A float graph, ready to run: `model(x)`."""
-
-    def __init__(self, graph: ir.Model) -> None:
-        self.ir = graph
+    ir: ir.Model
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Name, dtype and shape of each input; a free dimension is None."""
         return specs(self.ir)
 
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each output, as for `inputs`. Raises LoadError for one without dtype or rank."""
+        return output_specs(self.ir)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+
+
+class Model(_Runnable):
+    """A float graph, ready to run: `model(x)`."""
+
+    def __init__(self, graph: ir.Model) -> None:
+        self.ir = graph
+
     @cached_property
     def _session(self) -> FloatSession:
         return FloatSession(self.ir)
 
-    def __call__(self, *inputs: Any) -> Result:
+    def __call__(self, *inputs: Any) -> Any:
         """Run in ONNX Runtime: one argument an input, or one dict by name. One output comes back bare, more as a tuple.
 
-        NaN and Inf go through, as any number does. Raises EngineError if an input does not fit.
+        NaN and Inf go through, as any number does. Outputs are NumPy arrays, or PyTorch or TensorFlow tensors if
+        tensors were given. Raises EngineError if an input does not fit.
         """
-        return _bare(self._session.run(_feeds(inputs, self.inputs, nan=True)))
+        return _bare(self._session.run(_feeds(inputs, self.inputs, nan=True)), inputs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the float graph as ONNX; the file appears whole or not at all. Raises ExportError."""
@@ -104,17 +118,12 @@ class Report:
         return printable("\n".join([what or counted, *nodes, *(f"  note: {text}" for text in self.notes)]))
 
 
-class QuantizedModel:
+class QuantizedModel(_Runnable):
     """A graph of int8 codes, ready to run in ONNX Runtime (`q(x)`) or in the NumPy engine."""
 
     def __init__(self, graph: ir.Model, report: Report | None = None) -> None:
         self.ir = graph
         self.report = report
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Name, dtype and shape of each input; a free dimension is None."""
-        return specs(self.ir)
 
     @cached_property
     def program(self) -> Program:
@@ -125,20 +134,20 @@ class QuantizedModel:
     def _session(self) -> OnnxRuntime:
         return OnnxRuntime(self.ir)
 
-    def __call__(self, *inputs: Any) -> Result:
+    def __call__(self, *inputs: Any) -> Any:
         """Run in ONNX Runtime; arguments and results as in `Model`."""
         return self.run(*inputs)
 
-    def run(self, *inputs: Any, engine: str = "onnxruntime") -> Result:
+    def run(self, *inputs: Any, engine: str = "onnxruntime") -> Any:
         """Run in `engine`, "onnxruntime" or "numpy"; the two give the same integers.
 
         Raises EngineError if the engine is unknown or an input does not fit; NaN has no code, and is refused.
         """
         feeds = _feeds(inputs, self.inputs)
         if engine == "onnxruntime":
-            return _bare(self._session.run(feeds))
+            return _bare(self._session.run(feeds), inputs)
         if engine == "numpy":
-            return _bare(run_program(self.program, feeds, island=run_island))
+            return _bare(run_program(self.program, feeds, island=run_island), inputs)
         raise EngineError(f"unknown engine {engine!r}; choose 'onnxruntime' or 'numpy'")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -148,16 +157,21 @@ class QuantizedModel:
         """
         return save_graph(self.ir, path)
 
-    def __repr__(self) -> str:
-        return f"QuantizedModel({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
-
 
 def load(source: Any, example: Any = None) -> Model:
     """A float model from a torch.nn.Module (with an `example` input), a keras.Model, an ONNX path or ModelProto.
 
-    The graph is prepared for quantization: BatchNorm and constants folded, names kept. Raises LoadError.
+    The graph is prepared for quantization: BatchNorm and constants folded, names kept. Raises LoadError, also for a
+    graph that holds codes already.
     """
-    return Model(prepare(load_graph(source, example)))
+    graph = load_graph(source, example)
+    node = first_codes(graph)
+    if node is not None:
+        raise LoadError(
+            f"{_called(source)} is quantized already: node {node.name!r} is a {node.op_type}; use eightbit.open, which "
+            "reads quantized models, or give the float model"
+        )
+    return Model(prepare(graph))
 
 
 def quantize(
@@ -192,9 +206,9 @@ def _as_trained(module: Any, calibration: Any, recipe: Recipe | None) -> Quantiz
 def open(path: str | os.PathLike[str]) -> QuantizedModel:
     """Read back what `QuantizedModel.save` wrote. Raises LoadError, also for a graph without quantized tensors."""
     graph = load_graph(path)
-    if not any(node.op_type in ("DequantizeLinear", "MatMulInteger") for node in graph.graph):
+    if first_codes(graph) is None:
         raise LoadError(
-            f"{os.fspath(path)}: a float model, with no DequantizeLinear in it; eightbit.load reads those"
+            f"{_called(path)} is a float model, with no DequantizeLinear in it; use eightbit.load, which reads those"
         )
     unpack_in_place(graph)
     infer_shapes(graph)  # the file leaves them out
@@ -215,6 +229,11 @@ def load_weights(model: Model, path: str | os.PathLike[str]) -> QuantizedModel:
     Raises LoadError, naming the layer, for a file that is damaged or was made from another model.
     """
     return QuantizedModel(with_weights(model.ir, read_weights(path, model.ir)))
+
+
+def _called(source: Any) -> str:
+    """How a message calls what was to be loaded: a file by its path."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
 
 
 def _load_with_data(source: Any, calibration: Any) -> tuple[Model, Any]:
@@ -248,6 +267,7 @@ def _feeds(
     return feed(inputs[0] if len(inputs) == 1 else inputs, wanted, EngineError, nan=nan)
 
 
-def _bare(outputs: Mapping[str, Array]) -> Result:
-    values = tuple(outputs.values())
+def _bare(outputs: Mapping[str, Array], given: Any) -> Any:
+    """One output bare, more as a tuple, each of the kind that was `given`."""
+    values = tuple(map(like(given), outputs.values()))
     return values[0] if len(values) == 1 else values

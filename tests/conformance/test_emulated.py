@@ -1,4 +1,4 @@
-"""The same integers on an x86 processor without VNNI, which QEMU emulates: its int8 kernels saturate pairs of products."""
+"""The same integers on an x86 processor without VNNI, which QEMU emulates: its kernels saturate pairs of products."""
 
 import json
 import os
@@ -20,8 +20,12 @@ def test_no_integer_differs_on_a_processor_that_saturates():
         pytest.skip(f"the emulated processor is x86_64, this one {platform.machine()}")
     if not EMULATOR:
         # CI installs the emulator (scripts/emulator.sh): there its absence is a failure.
-        assert "CI" not in os.environ, "no QEMU user emulator of version 7.2 or later; see scripts/emulator.sh"
-        pytest.skip("no QEMU user emulator: run `make test`, or set EIGHTBIT_EMULATOR (Debian: apt install qemu-user)")
+        assert "CI" not in os.environ, (
+            "no QEMU user emulator of version 7.2 or later; see scripts/emulator.sh"
+        )
+        pytest.skip(
+            "no QEMU user emulator: run `make test`, or set EIGHTBIT_EMULATOR (Debian: apt install qemu-user)"
+        )
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": "1"}
     command = [EMULATOR, "-cpu", "Haswell", sys.executable, "-m", "tests.conformance.emulated"]

@@ -50,6 +50,11 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.domain in ("", "ai.onnx") and node.op_type in op_types
 
 
+def first_codes(model: ir.Model) -> ir.Node | None:
+    """The first node that takes codes of weights or activations; None for a float model."""
+    return next((n for n in model.graph if is_op(n, "DequantizeLinear", "MatMulInteger")), None)
+
+
 def sole_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads `value` on one edge; None if there are more or it is a graph output."""
     uses = tuple(value.uses())

@@ -16,6 +16,7 @@ from eightbit.arith.affine import QuantParams
 from eightbit.data.feeds import specs
 from eightbit.data.replay import replayable
 from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.rescale.channels import channel_peaks
 from eightbit.graph.rescale.equalize import elastic_groups, equalize
 from eightbit.graph.rescale.smooth import smooth, smooth_sites
@@ -33,7 +34,7 @@ from eightbit.quant.observe.ranges import choices, constant_ranges, fixed_limits
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(HoldsGraph):
     """A graph, equalized and smoothed as `recipe` says, and what was seen of it.
 
     `placement` is where `recipe` puts integers as far as the graph alone can tell; `states` has a filled calibrator for
@@ -55,7 +56,7 @@ class Stage:
         """The graph."""
         return self.can.model
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _kept(self) -> dict[str, Any]:
         return {**self.__dict__, "made": {}}
 
 

@@ -1,10 +1,10 @@
 """What a network in training is told is wrong: labels, the doubts of a teacher, and what the teacher sees inside.
 
-With logits z of the student, t of the teacher, and labels y, the loss of a batch is
+With logits z of the student, t of the teacher, and labels y, the loss of a batch is::
 
-    (1 - a) CE(z, y) + a T² KL(softmax(t / T) || softmax(z / T)) + b sum |A(f_s) - A(f_t)|²,                       (1)
+    (1 - a) CE(z, y) + a T² KL(softmax(t / T) || softmax(z / T)) + b sum |A(f_s) - A(f_t)|²                        (1)
 
-a the `weight` of the teacher, T its `temperature`, b the weight of the `features`, pairs of a student's and a
+with a the `weight` of the teacher, T its `temperature`, b the weight of the `features`, pairs of a student's and a
 teacher's tensor, compared by where they are active: A is the mean square over channels, of unit length. So the two
 may differ in channels, and nothing has to be learned to compare them.
 Sources: Hinton et al. 2015, arXiv 1503.02531 (soft targets, T²); Zagoruyko and Komodakis 2017, arXiv 1612.03928 (A).

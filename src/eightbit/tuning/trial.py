@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -29,7 +28,8 @@ from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.errors import EngineError, QuantizationError
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.packing import packed_widths
-from eightbit.graph.run import FloatSession, to_bytes
+from eightbit.graph.pickling import HoldsGraph
+from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, QuantizedModel, Report
@@ -66,7 +66,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(HoldsGraph):
     """The float `model`, what to calibrate and measure on, and the stage to finish recipes from, once there is one."""
 
     model: ir.Model
@@ -80,11 +80,8 @@ class Job:
     made: list[Stage] = field(default_factory=list, repr=False)
     """Stages that trials made in this process; they stay here when the job is pickled."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "model": to_bytes(self.model), "made": []}
-
-    def __setstate__(self, held: dict[str, Any]) -> None:
-        self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
+    def _kept(self) -> dict[str, Any]:
+        return {**self.__dict__, "made": []}
 
     def stage(self, recipe: Recipe) -> Stage:
         """The stage of just this recipe, made once."""

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that check themselves: what a field takes is said once, in its annotation.
+"""Frozen dataclasses that check themselves: what a field takes is said once, in its annotation::
 
     @dataclass(frozen=True)
     class PerGroup:

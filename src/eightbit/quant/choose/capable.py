@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, input_at, ints
-from eightbit.graph.run import to_bytes
+from eightbit.graph.pickling import HoldsGraph
 from eightbit.quant.choose.masks import around_masks, constant_masks
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -38,7 +36,7 @@ class Form(Enum):
 
 
 @dataclass(frozen=True)
-class Capable:
+class Capable(HoldsGraph):
     """A graph, and for each of its nodes by name either the form in which it can be integer, or why it cannot."""
 
     model: ir.Model
@@ -54,12 +52,6 @@ class Capable:
         kept = {name: form for name, form in self.forms.items() if name not in reasons}
         lost = {name: reasons[name] for name in self.forms if name in reasons}
         return Capable(self.model, kept, {**self.refusals, **lost})
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "model": to_bytes(self.model)}
-
-    def __setstate__(self, held: dict[str, Any]) -> None:
-        self.__dict__.update(held, model=ir.from_proto(onnx.load_from_string(held["model"])))
 
 
 def capable(model: ir.Model) -> Capable:

@@ -1,0 +1,56 @@
+"""What `load`, `open` and `quantize` take, and what they say of the rest."""
+
+import re
+
+import numpy as np
+import onnx
+import pytest
+
+import eightbit as eb
+from tests.small_net import images, small_net
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    model = eb.load(small_net())
+    dynamic = eb.Recipe(activations=eb.Activations(dynamic=True))
+    for name, recipe in (
+        ("static", eb.Recipe()),
+        ("dynamic", dynamic),
+        ("weights", eb.Recipe(activations=eb.FLOAT)),
+    ):
+        eb.quantize(model, images(4), recipe).save(folder / f"{name}.onnx")
+    model.save(folder / "float.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic", "weights"])
+def test_load_of_an_int8_file_says_to_open_it(files, name):
+    path = files / f"{name}.onnx"
+    with pytest.raises(
+        eb.LoadError, match=rf"{re.escape(str(path))} is quantized already: .*use eightbit\.open"
+    ):
+        eb.load(path)
+    with pytest.raises(eb.LoadError, match="this ModelProto is quantized already"):
+        eb.load(onnx.load(path))
+    for call in (
+        lambda: eb.quantize(path, images(4)),
+        lambda: eb.compare(path, path, images(4)),
+        lambda: eb.sensitivity(path, images(4)),
+    ):
+        with pytest.raises(eb.LoadError, match=r"use eightbit\.open"):
+            call()
+    assert eb.open(path).inputs[0].name == "image"
+
+
+def test_open_of_a_float_file_says_to_load_it(files):
+    with pytest.raises(eb.LoadError, match=r"float\.onnx is a float model, .*use eightbit\.load"):
+        eb.open(files / "float.onnx")
+    with pytest.raises(eb.LoadError, match=r"this ModelProto is a float model, .*use eightbit\.load"):
+        eb.open(onnx.load(files / "float.onnx"))
+
+
+def test_open_takes_a_proto(files):
+    path, x = files / "static.onnx", images(2)
+    np.testing.assert_array_equal(eb.open(onnx.load(path))(x), eb.open(path)(x))
