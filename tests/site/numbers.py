@@ -8,7 +8,7 @@ Without tags nothing may differ. A tag says by how much a number may:
 - `rtol=0.02`, `atol=0.3`: numbers with a decimal point (or an exponent), relative or in units as printed;
 - `last=4`: the same, in units of the last digit that the page shows (0.3739 may be 0.3743, and 35.5 may be 35.9);
 - `atol=0.3dB`, `atol=2%`, `rtol=0.1pictures`: numbers followed by this unit or word, whole ones too;
-- `counts=2`: whole numbers;
+- `counts=2`, `counts=0.001%`: whole numbers, by so many or by a share of them (bytes of a file that holds names);
 - `any-order`: the lines may come in another order (rows sorted by a measured value);
 - `times`: every number is a time of the machine that printed it, and only the text is compared.
 """
@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 
 # A digit inside a word (int8, blocks.0.add, 3x3) is text. A sign counts where no word or number stands before it.
 NUMBER = re.compile(r"((?<![\w.])(?:(?<!\w)[+−-])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?)")
@@ -33,13 +33,14 @@ class BadTag(ValueError):
 class Tolerance:
     """By how much the numbers of a cell may differ; the default is not at all.
 
-    `absolute`, `relative` and `last` go from a unit ("" for decimals without a unit of their own) to a bound.
+    `absolute`, `relative` and `last` go from a unit ("" for decimals without a unit of their own) to a bound; `counts`
+    has one for "" (so many) and one for "%" (a share).
     """
 
     absolute: Mapping[str, Decimal] = field(default_factory=dict)
     relative: Mapping[str, Decimal] = field(default_factory=dict)
     last: Mapping[str, Decimal] = field(default_factory=dict)
-    counts: Decimal = Decimal(0)
+    counts: Mapping[str, Decimal] = field(default_factory=dict)
     any_order: bool = False
     times: bool = False
 
@@ -56,7 +57,7 @@ class Tolerance:
             bounds["atol"],
             bounds["rtol"],
             bounds["last"],
-            bounds["counts"].get("", Decimal(0)),
+            bounds["counts"],
             "any-order" in tags,
             "times" in tags,
         )
@@ -77,7 +78,10 @@ class Tolerance:
             return None
         unit = expected.unit if expected.unit in {*self.absolute, *self.relative, *self.last} else ""
         if not unit and not decimal:
-            return self.counts
+            share = self.counts.get("%", Decimal(0)) / 100
+            return self.counts.get("", Decimal(0)) + (share * abs(expected.value)).to_integral_value(
+                ROUND_DOWN
+            )
         absolute, relative, last = (
             kind.get(unit, Decimal(0)) for kind in (self.absolute, self.relative, self.last)
         )
@@ -93,10 +97,10 @@ def _limit(tag: str) -> tuple[str, str, Decimal]:
         raise BadTag(f"{tag}: the bound is a number above 0; without a tag nothing may differ")
     if kind == "rtol" and value >= 1:
         raise BadTag(f"{tag}: a relative tolerance of 1 and more accepts nearly everything")
-    if kind in ("last", "counts") and value % 1:
+    if kind in ("last", "counts") and value % 1 and not (kind == "counts" and unit == "%"):
         raise BadTag(f"{tag}: {kind} takes a whole number")
-    if kind == "counts" and unit:
-        raise BadTag(f"{tag}: counts takes no unit; atol={value}{unit} is for numbers before this word")
+    if kind == "counts" and unit not in ("", "%"):
+        raise BadTag(f"{tag}: counts takes no unit but %; atol={value}{unit} is for numbers before this word")
     return kind, unit, value
 
 

@@ -63,6 +63,12 @@ def test_without_a_tag_nothing_may_differ(new: str):
             ["0.3743 35.9 -0.00 8"],
             ["0.3744 35.5 +0.04 8", "0.3739 36.0 +0.04 8"],
         ),
+        (
+            "counts=0.001%",
+            "95,002,753 84",
+            ["95,002,054 84", "95,003,703 84"],
+            ["95,003,704 84", "95,002,753 85"],
+        ),
         ("last=2%", "7% 7.5", ["9% 7.5"], ["10% 7.5", "7% 7.6"]),
         ("last=1", "1.42e-07", ["1.43e-07", "1.41e-7"], ["1.44e-07", "1.42e-06"]),
         ("atol=1e-3", "0.002", ["0.001", "1e-3"], ["0.0005", "0.0031"]),
@@ -127,7 +133,7 @@ def test_a_difference_is_told_with_the_two_numbers_and_the_limit():
         ("rtol=1", "nearly everything"),
         ("counts=0.5", "whole number"),
         ("last=0.5dB", "whole number"),
-        ("counts=2dB", "takes no unit; atol=2dB"),
+        ("counts=2dB", "takes no unit but %; atol=2dB"),
     ],
 )
 def test_a_tag_that_is_no_tolerance_is_refused(tag: str, message: str):
