@@ -276,3 +276,31 @@ def test_a_reshape_to_a_computed_shape_carries_codes() -> None:
     assert found["y_q"].shape == (2, 5, 3, 2)
     np.testing.assert_array_equal(found["y_q"].reshape(2, 5, 6), found["x_q"])
     np.testing.assert_array_equal(found["y_q"], integer_tensors(g.model(), feeds)["y_q"])
+
+
+@pytest.mark.parametrize("off", [0.9, 1.1, 1.001])
+def test_a_bias_in_other_steps_than_its_accumulator_is_refused(off: float):
+    """Int32 codes are added to the sums of products, whose step is s_x s_w: others would be another bias."""
+    g = Graph()
+    g.output(layer(g, g.input("x", [2, 4, 8, 8], 0.02, 120), "conv", bias_scale=off))
+    with pytest.raises(UnsupportedOp, match=r"the scale of bias 'conv_b_q' is .* s_x \* s_w"):
+        lower(g.model())
+
+
+def test_a_bias_scale_may_be_rounded_otherwise():
+    g = Graph()
+    g.output(layer(g, g.input("x", [2, 4, 8, 8], 0.02, 120), "conv", bias_scale=1 + 2e-5))
+    assert "Conv" in kinds(g)
+
+
+def test_weight_scales_along_another_axis_than_the_output_channels_keep_the_layer_in_float():
+    rng = np.random.default_rng(3)
+    scales = np.linspace(0.01, 0.02, 4).astype(np.float32)
+    found = []
+    for axis in (0, 1):
+        g = Graph()
+        x = g.input("x", [2, 4, 8, 8], 0.02, 120)
+        w = g.weight("w", rng.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8), scales, axis)
+        g.output(g.op("Conv", [x, w], "y", 0.05, 120, pads=[1, 1, 1, 1]))
+        found.append("Conv" in kinds(g))
+    assert found == [True, False]

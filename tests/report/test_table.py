@@ -24,3 +24,10 @@ def test_text_is_aligned_and_its_note_broken():
 def test_html_is_escaped():
     assert "<td>a&lt;b</td>" in TABLE.html()
     assert '<td style="text-align:right">1,000</td>' in TABLE.html()
+
+
+def test_titles_columns_and_notes_are_escaped_too():
+    html = Table("<i>title", ("<b>column", "n>"), (("x", "1"),), "<u>note").html()
+    assert "<caption>&lt;i&gt;title</caption>" in html
+    assert "&lt;b&gt;column</th>" in html
+    assert "<p>&lt;u&gt;note</p>" in html
