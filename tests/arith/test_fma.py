@@ -72,3 +72,35 @@ def test_broadcasts() -> None:
 def test_cancellation_is_exact(sign: int) -> None:
     a = np.float32(1 + 2**-12)
     assert fma32(sign * a, a, -sign * a * a) == sign * (Fraction(float(a)) ** 2 - Fraction(float(a * a)))
+
+
+def beside_ties() -> list[tuple[int, int, int]]:
+    """Integers a, b of 24 bits and c = m * 2**48, with a * b + c less than a float64 step from a tie of float32.
+
+    At the size of c a step of float64 is 2**19, and a tie lies at c + 2**47.
+    """
+    found = []
+    for i in range(1, 4000):
+        a = 2**23 + i
+        for b in (2**47 // a, 2**47 // a + 1):
+            if 0 < abs(a * b - 2**47) < 2**19 and b < 2**24:
+                found += [(a, b, m * 2**48) for m in (2**23, 2**23 + 1, 2**24 - 2)]
+    return found
+
+
+def test_a_sum_beside_a_tie_goes_to_the_nearer_neighbour():
+    """Rounded to float64 first, such a sum may lie on the tie, on this side of it or on the other."""
+    cases = beside_ties()
+    sides = {np.sign(a * b - 2**47) for a, b, _ in cases}
+    fractions = [abs(a * b - 2**47) / 2**19 for a, b, _ in cases]
+    assert sides == {-1, 1}
+    assert min(fractions) < 0.5 < max(fractions)
+    expected = [c + (2**48 if a * b > 2**47 else 0) for a, b, c in cases]
+    a, b, c = (np.array(column, np.float64).astype(np.float32) for column in zip(*cases, strict=True))
+    np.testing.assert_array_equal(fma32(a, b, c), np.array(expected, np.float64).astype(np.float32))
+
+
+def test_ties_go_to_the_even_neighbour():
+    m = np.array([2**23, 2**23 + 1, 2**23 + 2, 2**24 - 1], np.float64)
+    got = fma32(np.float32(2**23), np.float32(2**24), (m * 2**48).astype(np.float32))
+    np.testing.assert_array_equal(got, ((m + m % 2) * 2**48).astype(np.float32))
