@@ -1,12 +1,16 @@
 """The plugin in a pytest of its own, on small notebooks with a real kernel: what passes, what fails, the count."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
 pytest_plugins = "pytester"
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +22,10 @@ def stream(text: str) -> Any:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs cells (source, text or outputs of the page, tags) under nbval and the plugin."""
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
     def test_cells(*cells: tuple[str, str | list[Any], list[str]]) -> pytest.RunResult:
         notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": ""}})
@@ -30,7 +36,8 @@ def run(pytester: pytest.Pytester) -> Run:
             cell = nbformat.v4.new_code_cell(source, outputs=page, execution_count=count, metadata=metadata)
             notebook.cells.append(cell)
         nbformat.write(notebook, pytester.path / "page.ipynb")
-        return pytester.runpytest_inprocess("--nbval", "-p", "tests.site.nbnumbers", "page.ipynb")
+        # In a process of its own: the kernel's client leaves files open, which later tests would be blamed for.
+        return pytester.runpytest_subprocess("--nbval", "-p", "tests.site.nbnumbers", "page.ipynb")
 
     return test_cells
 
