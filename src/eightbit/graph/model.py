@@ -51,8 +51,16 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 
 
 def first_codes(model: ir.Model) -> ir.Node | None:
-    """The first node that takes codes of weights or activations; None for a float model."""
-    return next((n for n in model.graph if is_op(n, "DequantizeLinear", "MatMulInteger")), None)
+    """The first node that takes codes of weights or activations; None for a float model.
+
+    A product of integers that a caller hands in is no quantized layer: its weights are.
+    """
+    for node in model.graph:
+        if is_op(node, "DequantizeLinear") or (
+            is_op(node, "MatMulInteger") and constant(node.inputs[1]) is not None
+        ):
+            return node
+    return None
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
