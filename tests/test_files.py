@@ -144,7 +144,9 @@ def test_a_read_only_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 WRITER = """
 import os, signal, sys, time
 from eightbit.files import whole_file
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, has it ignored
+# Tests that run under nohup or in the background have these two ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with whole_file(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
