@@ -6,7 +6,7 @@ import pytest
 import eightbit as eb
 from eightbit.deploy.sessions import run_island
 from eightbit.integer import engine
-from tests.graph.graphs import graph
+from tests.graph.graphs import graph, normal, parse
 from tests.small_net import images, small_net
 
 torch = pytest.importorskip("torch")
@@ -147,3 +147,14 @@ def test_narrow_activations_are_trained_as_they_run(net: eb.Model, bits: int):
     history = eb.fit(module, images(64), training, teacher=net)
     assert bits > 2 or history.epochs[-1].loss < history.epochs[0].loss  # 4 bits leave little to learn
     assert_same_codes(module, eb.quantize(module), x)
+
+
+@pytest.mark.parametrize("between", ["Clip(a, lo, hi)", "Relu(a)", "Sigmoid(a)"])
+def test_a_table_is_trained_as_it_runs(between: str):
+    """A Clip that no layer absorbs is a table from one scale to another, unlike the Clip that narrows codes."""
+    rng = np.random.default_rng(4)
+    numbers = {name: rng.normal(size=(6, 6)).astype(np.float32) for name in ("w", "v")}
+    bounds = {"lo": np.float32(0.3), "hi": np.float32(0.9)}
+    body = f"agraph (float[N,6] x) => (float[N,6] y) {{ a = Gemm(x, w) b = {between} y = Gemm(b, v) }}"
+    q = eb.quantize(eb.load(parse(body, **numbers, **bounds)), normal(64, 6), eb.Recipe.plain())
+    assert_same_codes(eb.trainable(q), q, normal(32, 6, seed=1))

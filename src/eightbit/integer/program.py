@@ -18,6 +18,9 @@ from eightbit.arith.affine import INT8, IntType, QuantParams
 
 Codes = NDArray[np.integer]
 """int8, or int16."""
+REQUANTIZE, CLIP_CODES = "Requantize", "ClipCodes"
+"""Kinds of Lookup that belong to no operator: codes of one scale as codes of another; codes of fewer than eight bits
+cut off, scale and zero point as they are."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class Softmax(Op):
 
 @dataclass(frozen=True, eq=False)
 class Lookup(Op):
-    """A function of one code: `output = table[code - smallest code]`; `kind` says which (Relu, Requantize, ...).
+    """A function of one code: `output = table[code - smallest code]`; `kind` says which (Relu, REQUANTIZE, ...).
 
     The table has 256 entries for an input of 8 bits and 65,536 for one of 16.
     """

@@ -23,7 +23,7 @@ from eightbit.integer import program as p
 from eightbit.integer.engine.windows import ceil_length, output_length
 from eightbit.train.islands import run_island
 from eightbit.train.ops import Ops, Tensor
-from eightbit.train.plan import NARROW, Grid, Plan
+from eightbit.train.plan import Grid, Plan
 
 EXACT = 2**24
 """Sums below it are exact in float32, whatever their order."""
@@ -181,10 +181,10 @@ def _moved_to(run: Forward, x: Tensor, source: str, target: str) -> Tensor:
 
 def _lookup(run: Forward, op: p.Lookup, x: Tensor) -> Tensor:
     before, after = run.grid(op.inputs[0]), run.grid(op.outputs[0])
-    if op.kind == "Requantize":
+    if op.kind == p.REQUANTIZE:
         return _moved_to(run, x, op.inputs[0], op.outputs[0])
     table = op.table.astype(np.float32) - after.zero_point
-    if op.kind == NARROW:
+    if op.kind == p.CLIP_CODES:
         return run.ops.clipped(x, float(table.min()), float(table.max()))
     slopes = np.gradient(np.convolve(np.pad(table, SMOOTH, mode="edge"), _window(), mode="valid")).astype(
         np.float32

@@ -29,9 +29,8 @@ from eightbit.quant.choose.recipe import Recipe
 Array = NDArray[np.float32]
 Values = Mapping[str, Array]
 LAYERS = (p.Conv, p.Gemm, p.GemmToFloat)
-NARROW = "Clip"
-"""The kind of a Lookup that cuts codes off, as activations of fewer than 8 bits need; it has a gradient of its own."""
-STATELESS = (NARROW, "Requantize")
+STATELESS = (p.CLIP_CODES, p.REQUANTIZE)
+"""Kinds of Lookup that follow a learned scale: they are computed from the scales, or need none."""
 
 
 @dataclass(frozen=True)

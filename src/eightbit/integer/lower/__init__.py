@@ -104,9 +104,8 @@ def _borders(qdq: ir.Model, codes: CodeTensors, done: tuple[list[p.Op], set[str]
             wanted.add(str(x.name))
         else:
             table = requantize_table(codes.tensors[before], info)
-            kind = "Requantize"
             table = p.all_codes(info.itype) if table is None else table
-            borders.append(p.Lookup(str(node.name), (before,), (y,), table, kind))
+            borders.append(p.Lookup(str(node.name), (before,), (y,), table, p.REQUANTIZE))
             wanted.add(before)
     return borders
 

@@ -277,7 +277,7 @@ def clip(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     codes.tensors.setdefault(x, info)
     codes.tensors.setdefault(y, info)
     lo, hi = (None if bound is None else int(to_canonical(bound.reshape(1))[0]) for bound in bounds)
-    return [p.Lookup(_name(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), "Clip")]
+    return [p.Lookup(_name(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), p.CLIP_CODES)]
 
 
 RULES: dict[str, Rule] = {
@@ -322,7 +322,7 @@ def _carry(
     codes.tensors[between] = replace(codes.tensors[x], shape=codes.tensors[y].shape)
     return [
         make((x,), (between,)),
-        p.Lookup(f"{_name(node)}_requantize", (between,), (y,), table, "Requantize"),
+        p.Lookup(f"{_name(node)}_requantize", (between,), (y,), table, p.REQUANTIZE),
     ]
 
 
