@@ -6,10 +6,12 @@ import pytest
 import eightbit as eb
 from eightbit.deploy.sessions import run_island
 from eightbit.integer import engine
+from eightbit.train.forward import Forward
 from tests.graph.graphs import graph, normal, parse
 from tests.small_net import images, small_net
 
 torch = pytest.importorskip("torch")
+from eightbit.train.torch_ops import TorchOps  # noqa: E402
 
 
 def engine_codes(q: eb.QuantizedModel, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -158,3 +160,14 @@ def test_a_table_is_trained_as_it_runs(between: str):
     body = f"agraph (float[N,6] x) => (float[N,6] y) {{ a = Gemm(x, w) b = {between} y = Gemm(b, v) }}"
     q = eb.quantize(eb.load(parse(body, **numbers, **bounds)), normal(64, 6), eb.Recipe.plain())
     assert_same_codes(eb.trainable(q), q, normal(32, 6, seed=1))
+
+
+@pytest.mark.parametrize(("bits", "wide"), [(8, True), (2, False)])
+def test_sums_are_exact_for_any_weights_that_may_be_learned(bits: int, wide: bool):
+    """One weight a column at first: with 1,024 learned of 8 bits, sums pass 2^24."""
+    w = np.zeros((1024, 2), np.float32)
+    w[0] = 1.0
+    model = eb.load(graph("agraph (float[N,1024] x) => (float[N,2] y) { y = Gemm(x, w) }", w=w))
+    module = eb.trainable(model, np.ones((4, 1024), np.float32), eb.Recipe(weights=eb.Weights(bits=bits)))
+    forward = Forward(module.plan, TorchOps(), module.numbers(), exact=True)
+    assert [forward.wide(op) for op in module.plan.program.ops if hasattr(op, "weight")] == [wide]

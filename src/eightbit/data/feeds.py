@@ -141,7 +141,7 @@ def check_shapes(
 
 
 def _raw_batches(data: Any, error: type[EightbitError]) -> Iterable[Any]:
-    if isinstance(data, Mapping) or _is_array(data):
+    if isinstance(data, Mapping) or is_array(data):
         return [data]
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise error(
@@ -162,7 +162,8 @@ def _inputs_of(batch: Any, specs: Sequence[TensorSpec]) -> Any:
     return batch
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a value is an array or tensor of some framework."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eightbit.data.feeds import is_array
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
+from eightbit.quant.observe.calibrate import Progress
 from eightbit.train.loss import feature_loss, output_loss, soft_loss, task_loss
 from eightbit.train.torch_module import Trainable
 from eightbit.values.fields import AtLeast, Between, argument, check
 from eightbit.values.frozen_map import FrozenMap
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def fit(
         loop.epoch(progress)
         quality = None
         if evaluate is not None:
-            with loop.averaged():
+            with _averaged(module, loop.average):
                 quality = float(evaluate(module.eval()))
         number, loss = len(loop.epochs) + 1, float(np.mean(loop.losses))
         loop.epochs.append(Epoch(number, loss, quality))
@@ -201,14 +202,9 @@ class _Loop:
             for name, p in self.module.named_parameters():
                 self.average[name].lerp_(p.detach(), 1 - keep)
 
-    def averaged(self) -> _Swapped:
-        """A context in which the module has the averaged parameters."""
-        return _Swapped(self.module, self.average)
-
     def finish(self) -> None:
         """Leave the averaged parameters in the module."""
-        if self.average is not None:
-            _Swapped(self.module, self.average).__enter__()
+        _put(self.module, self.average)
         for hooks in (self.student, self.teacher):
             if hooks is not None:
                 hooks.remove()
@@ -251,26 +247,21 @@ class _Loop:
             ) from cause
 
 
-class _Swapped:
+@contextmanager
+def _averaged(module: nn.Module, average: Mapping[str, Tensor] | None) -> Iterator[None]:
     """The averaged parameters in a module, for a while."""
+    kept = {name: p.detach().clone() for name, p in module.named_parameters()}
+    _put(module, average)
+    try:
+        yield
+    finally:
+        _put(module, kept)
 
-    def __init__(self, module: nn.Module, average: Mapping[str, Tensor] | None) -> None:
-        self.module, self.average = module, average
-        self.kept: dict[str, Tensor] = {}
 
-    def __enter__(self) -> None:
-        self._put(self.average, keep=True)
-
-    def __exit__(self, *error: object) -> None:
-        self._put(self.kept or None, keep=False)
-
-    def _put(self, values: Mapping[str, Tensor] | None, *, keep: bool) -> None:
-        if values is None:
-            return
+def _put(module: nn.Module, values: Mapping[str, Tensor] | None) -> None:
+    if values is not None:
         with torch.no_grad():
-            for name, p in self.module.named_parameters():
-                if keep:
-                    self.kept[name] = p.detach().clone()
+            for name, p in module.named_parameters():
                 p.copy_(values[name])
 
 
@@ -279,12 +270,12 @@ class _Batches:
 
     def __init__(self, data: Any, training: Training, *, labelled: bool) -> None:
         self.data, self.training, self.labelled = data, training, labelled
-        if not _is_array(data) and not _is_pair(data) and iter(data) is data:
+        if not is_array(data) and not _is_pair(data) and iter(data) is data:
             raise QuantizationError(
                 "training reads the data once an epoch; give arrays, a list or a DataLoader, not a generator"
             )
         first = data[0] if _is_pair(data) else data
-        if _is_array(first):
+        if is_array(first):
             self.length = math.ceil(len(first) / training.batch)
         else:
             self.length = len(data) if hasattr(data, "__len__") else sum(1 for _ in data)
@@ -303,7 +294,7 @@ class _Batches:
 
     def _raw(self, number: int) -> Iterable[Any]:
         arrays = self.data if _is_pair(self.data) else (self.data,)
-        if not all(map(_is_array, arrays)):
+        if not all(map(is_array, arrays)):
             yield from self.data
             return
         if len({len(a) for a in arrays}) > 1:
@@ -396,12 +387,8 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, tuple | list) else value
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
 def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data))
+    return isinstance(data, tuple) and len(data) == 2 and all(map(is_array, data))
 
 
 def _integers(value: Any) -> bool:

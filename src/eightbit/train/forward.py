@@ -89,13 +89,11 @@ class Forward:
         grid = self.grid(name)
         return self.round(self.ops.clipped(value, grid.lo, grid.hi))
 
-    def wide(self, codes: np.ndarray, info: p.TensorInfo) -> bool:
-        """Whether the sums of a layer with these weight codes may leave what float32 holds exactly."""
-        if not self.exact:
-            return False
-        rows = np.abs(codes.astype(np.int64)).reshape(codes.shape[0], -1)
-        most = rows.sum(axis=1).max() if codes.ndim > 2 else np.abs(codes.astype(np.int64)).sum(axis=0).max()
-        return bool(most * (info.itype.qmax - info.itype.qmin) >= EXACT)
+    def wide(self, op: p.Conv | p.Gemm | p.GemmToFloat) -> bool:
+        """Whether the sums of a layer, with any weights that it may learn, can leave what float32 holds exactly."""
+        grid, channels = self.grid(op.inputs[0]), op.weight.shape[0 if isinstance(op, p.Conv) else 1]
+        terms = op.weight.size // channels
+        return self.exact and terms * self.plan.layers[op.name].qmax * (grid.hi - grid.lo) >= EXACT
 
     def run(self, feeds: Mapping[str, Tensor], *, keep: bool = False) -> dict[str, Tensor]:
         """The outputs by name; with `keep` also every tensor of codes, in steps."""
@@ -138,15 +136,14 @@ def _conv(run: Forward, op: p.Conv, x: Tensor) -> Tensor:
     if any(op.pads):
         widths = [(0, 0), (0, 0), *zip(op.pads[:axes], op.pads[axes:], strict=True)]
         x = run.ops.padded(x, widths, "constant", 0.0)  # zero steps: the input's zero point
-    exact = run.wide(op.weight, run.plan.program.tensors[op.inputs[0]])
-    acc = run.ops.convolved(x, codes, op.strides, op.dilations, op.group, exact)
+    acc = run.ops.convolved(x, codes, op.strides, op.dilations, op.group, run.wide(op))
     acc = acc if bias is None else acc + bias
     return run.on_grid(acc * (unit / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
 
 
 def _gemm(run: Forward, op: p.Gemm | p.GemmToFloat, x: Tensor) -> Tensor:
     codes, unit, bias = run.weight(op)
-    acc = run.ops.product(x, codes, run.wide(op.weight, run.plan.program.tensors[op.inputs[0]]))
+    acc = run.ops.product(x, codes, run.wide(op))
     acc = acc if bias is None else acc + bias
     if isinstance(op, p.GemmToFloat):
         return acc * unit

@@ -1,8 +1,7 @@
 """The few array functions that training needs, the same for every framework that can differentiate them.
 
-`forward` is written once, against `Ops`; `torch_ops` and `keras_ops` say what each function is in a framework. Arrays
-are float32 unless said otherwise, channels come before the spatial axes, and every function but the last three of each
-group is differentiable in the usual way.
+`forward` is written once, against `Ops`; `torch_ops` says what each function is in PyTorch. Arrays are float32 unless
+said otherwise, channels come before the spatial axes, and gradients are the usual ones where a function says no other.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ def _layer(
         x = program.tensors[op.inputs[0]]
         bias = _dequantizer(node, 2).inputs[0]
         assert bias is not None
-        # Equal constants are stored once, and biases of two layers may be equal (all zero): only tied layers tie them.
+        # A file may store equal constants once, and biases of two layers may be equal (all zero): only tied layers tie
+        # them.
         keys = Layer(keys.weight, keys.scale, f"bias:{codes.name}:{bias.name}", qmax)
         unit = np.float64(x.scale) * op.weight_scale
         start[str(keys.bias)] = (op.bias * unit).astype(np.float32)
