@@ -263,6 +263,14 @@ class TestFamilies:
         assert requantize_a(acc, 0.5, 1, INT8, out=out) is out
         np.testing.assert_array_equal(whole, [[0, -1, 127, 0], [0, 3, 3, 0]])
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_a_in_place(self, dtype: type[np.floating]) -> None:
+        acc = np.arange(-700, 700, 3).astype(dtype)
+        expected = requantize_a(acc, 0.3, 7, INT8)
+        scratch = acc if dtype is np.float32 else np.empty(acc.shape, np.float32)
+        np.testing.assert_array_equal(requantize_a(acc, 0.3, 7, INT8, scratch=scratch), expected)
+        np.testing.assert_array_equal(scratch, expected)
+
     @pytest.mark.parametrize("shape", [(), (0,), (2, 0)])
     def test_any_shape(self, shape: tuple[int, ...]) -> None:
         acc = np.ones(shape, np.int32)

@@ -19,8 +19,7 @@ from eightbit.arith.affine import INT8, UINT8, QuantParams, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.integer.engine import KERNELS
 from eightbit.integer.engine.accumulate import accumulate, exact_weight
-from eightbit.integer.lower.codes import to_canonical
-from eightbit.integer.program import Conv, Gemm, MatMul, Program, TensorInfo
+from eightbit.integer.program import Conv, Gemm, MatMul, Program, TensorInfo, canonical
 
 TYPES = {np.dtype(np.uint8): UINT8, np.dtype(np.int8): INT8}
 
@@ -74,8 +73,8 @@ def test_qlinearconv() -> None:
         (1, 1),
     )
     infos = {"x": info(sx, zx), "y": info(sy, zy)}
-    found = run_op(op, infos, np.repeat(to_canonical(x), 3, axis=1))
-    np.testing.assert_array_equal(found, to_canonical(expected))
+    found = run_op(op, infos, np.repeat(canonical(x), 3, axis=1))
+    np.testing.assert_array_equal(found, canonical(expected))
 
 
 QLINEARMATMUL = [f"test_qlinearmatmul_{d}_{t}_float32" for d in ("2D", "3D") for t in ("uint8", "int8")]
@@ -85,8 +84,8 @@ QLINEARMATMUL = [f"test_qlinearmatmul_{d}_{t}_float32" for d in ("2D", "3D") for
 def test_qlinearmatmul(name: str) -> None:
     (a, sa, za, b, sb, zb, sy, zy), expected, _ = tensors(name)
     infos = {"a": info(sa, za), "b": info(sb, zb), "y": info(sy, zy)}
-    found = run_op(MatMul("m", ("a", "b"), ("y",)), infos, to_canonical(a), to_canonical(b))
-    np.testing.assert_array_equal(found, to_canonical(expected))
+    found = run_op(MatMul("m", ("a", "b"), ("y",)), infos, canonical(a), canonical(b))
+    np.testing.assert_array_equal(found, canonical(expected))
 
 
 @pytest.mark.parametrize("name", ["test_convinteger_without_padding", "test_convinteger_with_padding"])
@@ -98,7 +97,7 @@ def test_convinteger(name: str) -> None:
         w.astype(np.int8).reshape(len(w), -1), np.zeros(len(w), np.int32), int(zx) - 128, largest=128
     )
     padded = np.pad(
-        to_canonical(x),
+        canonical(x),
         ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])),
         constant_values=int(zx) - 128,
     )
@@ -116,7 +115,7 @@ def test_matmulinteger() -> None:
         int(za.item()) - 128,
         largest=128,
     )
-    columns = np.concatenate([to_canonical(a).T, np.ones((1, a.shape[0]))]).astype(np.float32)
+    columns = np.concatenate([canonical(a).T, np.ones((1, a.shape[0]))]).astype(np.float32)
     np.testing.assert_array_equal(accumulate(weight, columns).T, expected)
 
 
@@ -145,5 +144,5 @@ def test_gemm_equals_the_matmul_of_the_standard() -> None:
         np.zeros(b.shape[1], np.int32), np.full(b.shape[1], sb, np.float32),
     )  # fmt: skip
     infos = {"a": info(sa, za), "y": info(sy, zy)}
-    doubled = np.concatenate([to_canonical(a)] * 2, axis=1)
-    np.testing.assert_array_equal(run_op(op, infos, doubled), to_canonical(expected))
+    doubled = np.concatenate([canonical(a)] * 2, axis=1)
+    np.testing.assert_array_equal(run_op(op, infos, doubled), canonical(expected))

@@ -1,9 +1,12 @@
-"""The multiplier of family A: float32, and in ONNX Runtime's order."""
+"""The multiplier of family A: float32, and in ONNX Runtime's order. The engine rounds by the book's functions alone."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eightbit.arith.fixedpoint import Arithmetic
+from eightbit.integer import engine
 from eightbit.integer.engine.requantize import requantizer
 from eightbit.integer.program import TensorInfo
 
@@ -46,3 +49,14 @@ def test_the_scales_are_multiplied_first_and_all_in_float32(seed: int):
     scales, acc = a_tie_that_tells(seed)
     expected = int(np.rint(np.float32(acc) * ((scales[0] * scales[1]) / scales[2])))
     assert codes(scales, np.array([[acc]])).item() == expected
+
+
+OWN_ROUNDING = {"dynamic_gemm.py", "softmax.py"}
+"""DynamicQuantizeLinear and QLinearSoftmax round by formulas that no other operation has."""
+
+
+def test_accumulators_are_rounded_by_the_functions_of_the_book():
+    """`arith.fixedpoint` is derived in chapter 3 and tested by itself: it must be what runs."""
+    files = Path(str(engine.__file__)).parent.glob("*.py")
+    rounding = {f.name for f in files if any(f"np.{name}(" in f.read_text() for name in ("rint", "round"))}
+    assert rounding == OWN_ROUNDING

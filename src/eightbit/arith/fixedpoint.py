@@ -15,6 +15,7 @@ D            (acc * m + half) >> total shift, rounded once, + z              ruy
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import numpy as np
@@ -141,18 +142,21 @@ def requantize_a(
     itype: IntType,
     *,
     out: NDArray[np.integer] | None = None,
+    scratch: NDArray[np.float32] | None = None,
 ) -> NDArray[np.integer]:
     """Family A: `RNE(clip(f32(acc) * M, qmin - z, qmax - z)) + z`, the product in float32.
 
     `acc` of any shape is int32, or a float type that holds the same integers; `multiplier` float32 and `zero_point`
-    broadcast with it; codes of `itype`, of at most 16 bits, come back, in `out` if given.
+    broadcast with it; codes of `itype`, of at most 16 bits, come back, in `out` if given. The work is done in
+    `scratch` if given: float32 of the codes' shape, which may be `acc`.
     Source: ONNX Runtime, `MlasRequantizeOutput` in mlas/lib/quantize.cpp.
 
     >>> requantize_a(np.array([-3, -1, 1, 3, 999], np.int32), 0.5, 0, IntType(8, signed=True)).tolist()
     [-2, 0, 0, 2, 127]
     """
     z = np.asarray(zero_point, np.float32)
-    scaled = np.asarray(np.asarray(acc).astype(np.float32, copy=False) * np.asarray(multiplier, np.float32))
+    f32 = np.asarray(acc).astype(np.float32, copy=False)  # from float64: the one rounding of the accumulator
+    scaled = np.asarray(np.multiply(f32, np.asarray(multiplier, np.float32), out=scratch))
     np.clip(scaled, itype.qmin - z, itype.qmax - z, out=scaled)
     np.rint(scaled, out=scaled)
     np.add(scaled, z, out=scaled)
@@ -207,6 +211,13 @@ def requantize_d(
     total = 31 - np.asarray(shift, np.int64)
     product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)
     return _saturated((product + (np.int64(1) << (total - 1))) >> total, zero_point, itype)
+
+
+FIXED_POINT: Mapping[Arithmetic, Callable[..., NDArray[np.integer]]] = {
+    Arithmetic.TFLITE: requantize_c,
+    Arithmetic.SINGLE: requantize_d,
+}
+"""The requantization of the arithmetics whose multiplier is 31 bits and a shift."""
 
 
 def accumulator_bound(weight: NDArray[np.integer], x_type: IntType, *, axis: int = 0) -> Int64:

@@ -21,7 +21,7 @@ from eightbit.errors import EngineError
 from eightbit.files import ended_in_order
 from eightbit.graph.run import session, session_options, to_bytes
 from eightbit.integer.lower.codes import quantizer
-from eightbit.integer.program import Codes, FloatIsland
+from eightbit.integer.program import Codes, FloatIsland, canonical
 
 Array = NDArray[np.generic]
 CODE_TYPES = tuple(getattr(onnx.TensorProto, name) for name in ("UINT8", "INT8", "UINT16", "INT16"))
@@ -64,7 +64,7 @@ class IntegerTensors:
         self._session = session(proto.SerializeToString(), optimize=False, threads=threads)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Codes]:
-        """`{name of the Q output: canonical codes}`; see `canonical`."""
+        """`{name of the Q output: canonical codes}`; see `program.canonical`."""
         arrays = _run(self._session, self._names, feeds)
         return {name: canonical(codes) for name, codes in zip(self._names, arrays, strict=True)}
 
@@ -72,15 +72,6 @@ class IntegerTensors:
 def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Codes]:
     """All quantized tensors of one run, as canonical codes (see `IntegerTensors`)."""
     return IntegerTensors(qdq).run(feeds)
-
-
-def canonical(codes: Array) -> Codes:
-    """Unsigned codes as signed ones of the same numbers (uint8 less 128, uint16 less 32,768); others as they are."""
-    for unsigned, signed in ((np.uint8, np.int8), (np.uint16, np.int16)):
-        if codes.dtype == unsigned:
-            half = unsigned(np.iinfo(unsigned).max // 2 + 1)
-            return np.bitwise_xor(codes.view(unsigned), half).view(signed)
-    return codes  # type: ignore[return-value]  # int8 or int16
 
 
 def optimized(qdq: ir.Model) -> onnx.ModelProto:

@@ -289,6 +289,19 @@ class Program:
         )
 
 
+def canonical(codes: NDArray[np.generic]) -> Codes:
+    """Codes as programs hold them: signed ones; unsigned ones less half their range (128, or 32,768), as such.
+
+    >>> canonical(np.array([0, 128, 255], np.uint8)).tolist()
+    [-128, 0, 127]
+    """
+    if codes.dtype.kind != "u":
+        return codes  # type: ignore[return-value]  # int8 or int16
+    bits = 8 * codes.itemsize
+    flipped = np.bitwise_xor(codes, np.asarray(1 << (bits - 1), codes.dtype))
+    return flipped.view(np.dtype(f"int{bits}"))
+
+
 def all_codes(itype: IntType) -> NDArray[np.integer]:
     """Every code of a type, smallest first."""
     return np.arange(itype.qmin, itype.qmax + 1, dtype=itype.dtype)

@@ -12,10 +12,21 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8, INT32, dequantize, quantize
-from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
+from eightbit.arith.affine import INT8, INT32, UINT8, IntType, dequantize, quantize
+from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic, quantize_multiplier, requantize_b
 from eightbit.arith.fma import fma32
-from eightbit.integer.program import Add, Codes, Dequantize, Lookup, Mul, Op, Program, Quantize, TensorInfo
+from eightbit.integer.program import (
+    Add,
+    Codes,
+    Dequantize,
+    Lookup,
+    Mul,
+    Op,
+    Program,
+    Quantize,
+    TensorInfo,
+    canonical,
+)
 
 UINT8_SHIFT = 128  # family B computes with the uint8 codes of ONNX Runtime on x86: q + 128, z + 128
 ADD_LEFT_SHIFT = 20  # TFLite, reference_ops/add.h
@@ -110,7 +121,7 @@ def add_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
     r_a, r_b = s_a / s_y, s_b / s_y
     fixed = z_y - fma32(r_a, z_a, r_b * z_b)
     total = fma32(a + UINT8_SHIFT, r_a, fma32(b + UINT8_SHIFT, r_b, fixed))
-    return _from_uint8(total)
+    return canonical(requantize_b(total, 0, UINT8))  # z_y is in F
 
 
 def mul_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
@@ -118,12 +129,7 @@ def mul_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
     first, second, y = infos
     ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(y.scale)
     product = ((a - first.zero_point) * (b - second.zero_point)).astype(np.float32)
-    return _from_uint8(product * ratio + np.float32(y.zero_point + UINT8_SHIFT))
-
-
-def _from_uint8(value: NDArray[np.float32]) -> Codes:
-    """Round to uint8, ties to even there, and shift to int8."""
-    return (np.clip(np.rint(value), 0, 255) - UINT8_SHIFT).astype(np.int8)
+    return canonical(requantize_b(product * ratio, y.zero_point + UINT8_SHIFT, UINT8))
 
 
 def add_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
@@ -132,11 +138,13 @@ def add_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -
     s_a, s_b, s_y = (np.float64(info.scale) for info in infos)
     twice = 2 * max(s_a, s_b)
     total = sum(
-        _scaled((codes - info.zero_point) << ADD_LEFT_SHIFT, s / twice, arithmetic)
+        _scaled((codes - info.zero_point) << ADD_LEFT_SHIFT, s / twice, (0, INT32), arithmetic).astype(
+            np.int64
+        )
         for codes, info, s in ((a, first, s_a), (b, second, s_b))
     )
-    down = _scaled(np.asarray(total), twice / (2**ADD_LEFT_SHIFT * s_y), arithmetic)
-    return np.clip(down + y.zero_point, INT8.qmin, INT8.qmax).astype(np.int8)
+    down = twice / (2**ADD_LEFT_SHIFT * s_y)
+    return _scaled(np.asarray(total), down, (y.zero_point, INT8), arithmetic)
 
 
 def mul_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
@@ -144,14 +152,14 @@ def mul_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -
     first, second, y = infos
     real = np.float64(first.scale) * np.float64(second.scale) / np.float64(y.scale)
     product = (a - first.zero_point) * (b - second.zero_point)
-    return np.clip(_scaled(product, real, arithmetic) + y.zero_point, INT8.qmin, INT8.qmax).astype(np.int8)
+    return _scaled(product, real, (y.zero_point, INT8), arithmetic)
 
 
-def _scaled(acc: NDArray, real: np.float64, arithmetic: Arithmetic) -> NDArray[np.int64]:
-    """`acc * real` as an int32, by multiplier and shift."""
-    m, shift = quantize_multiplier(real)
-    fixed = requantize_c if arithmetic is Arithmetic.TFLITE else requantize_d
-    return fixed(acc.astype(np.int32), m, shift, 0, INT32).astype(np.int64)
+def _scaled(
+    acc: NDArray, real: np.float64, to: tuple[int, IntType], arithmetic: Arithmetic
+) -> NDArray[np.integer]:
+    """`acc * real` by multiplier and shift, in codes of a zero point and a type."""
+    return FIXED_POINT[arithmetic](acc.astype(np.int32), *quantize_multiplier(real), *to)
 
 
 _RULES: dict[tuple[type[Op], bool], Callable[..., Codes]] = {

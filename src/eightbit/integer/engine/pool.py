@@ -8,14 +8,26 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8, dequantize, quantize
-from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
+from eightbit.arith.affine import INT8, UINT8, dequantize, quantize
+from eightbit.arith.fixedpoint import (
+    FIXED_POINT,
+    Arithmetic,
+    quantize_multiplier,
+    requantize_a,
+    requantize_b,
+)
 from eightbit.errors import EngineError
-from eightbit.integer.engine.requantize import round_a
+from eightbit.integer.engine.elementwise import UINT8_SHIFT
 from eightbit.integer.engine.windows import ceil_length, output_length, pad_spatial, windows
-from eightbit.integer.program import AveragePool, Codes, GlobalAveragePool, MaxPool, Program, TensorInfo
-
-UINT8_SHIFT = 128
+from eightbit.integer.program import (
+    AveragePool,
+    Codes,
+    GlobalAveragePool,
+    MaxPool,
+    Program,
+    TensorInfo,
+    canonical,
+)
 
 
 def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
@@ -96,8 +108,7 @@ def _mean_b(
     mean = total / np.asarray(count, np.float32)
     if {x.itype, y.itype} != {INT8}:
         return quantize(mean, y.params)
-    rounded = np.rint(mean / np.float32(y.scale) + np.float32(y.zero_point + UINT8_SHIFT))
-    return (np.clip(rounded, 0, 255) - UINT8_SHIFT).astype(np.int8)
+    return canonical(requantize_b(mean / np.float32(y.scale), y.zero_point + UINT8_SHIFT, UINT8))
 
 
 def global_average_pool(
@@ -121,13 +132,12 @@ def global_mean(x: TensorInfo, y: TensorInfo, arithmetic: Arithmetic) -> Callabl
         out = np.empty(acc.shape, y.itype.dtype)
         if arithmetic is Arithmetic.ONNX:
             multiplier = np.float32(x.scale) / (np.float32(y.scale) * np.float32(count))
-            limits = np.float32(y.itype.qmin - y.zero_point), np.float32(y.itype.qmax - y.zero_point)
-            round_a(acc.astype(np.float32), multiplier, limits, y.zero_point, out)
-            return out
+            return requantize_a(acc, multiplier, y.zero_point, y.itype, out=out)
         m, shift = (int(v) for v in quantize_multiplier(np.float64(x.scale) / np.float64(y.scale)))
         room = min(count.bit_length() - 1, 32, 31 + shift)
-        fixed = requantize_c if arithmetic is Arithmetic.TFLITE else requantize_d
-        out[...] = fixed(acc.astype(np.int32), (m << room) // count, shift - room, y.zero_point, INT8)
+        out[...] = FIXED_POINT[arithmetic](
+            acc.astype(np.int32), (m << room) // count, shift - room, y.zero_point, INT8
+        )
         return out
 
     return apply

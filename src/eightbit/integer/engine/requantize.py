@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT8, IntType
-from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c, requantize_d
+from eightbit.arith.affine import INT8
+from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic, quantize_multiplier, requantize_a
 from eightbit.integer.program import Codes, TensorInfo
 
 BLOCK = 1 << 16  # elements worked on at a time, so that the passes stay in the level-2 cache
@@ -32,13 +32,12 @@ def requantizer(
     s_x, s_w, s_y = scales
     if arithmetic is Arithmetic.ONNX:
         multiplier = (np.float32(s_x) * np.asarray(s_w, np.float32)) / np.float32(s_y)
-        return _family_a(multiplier.reshape(-1, 1), y.zero_point, y.itype)
+        return _family_a(multiplier.reshape(-1, 1), y)
     real = np.float64(s_x) * np.asarray(s_w, np.float64) / np.float64(s_y)
     m, shift = quantize_multiplier(real.reshape(-1, 1))
-    fixed = requantize_c if arithmetic is Arithmetic.TFLITE else requantize_d
 
     def run(acc: NDArray[np.floating], out: Codes) -> None:
-        out[...] = fixed(acc.astype(np.int32), m, shift, y.zero_point, INT8)
+        out[...] = FIXED_POINT[arithmetic](acc.astype(np.int32), m, shift, y.zero_point, INT8)
 
     return run
 
@@ -59,31 +58,13 @@ def to_float(
     return run
 
 
-def _family_a(multiplier: NDArray[np.float32], zero_point: int, itype: IntType) -> Requantizer:
-    low, high = np.float32(itype.qmin - zero_point), np.float32(itype.qmax - zero_point)
-
+def _family_a(multiplier: NDArray[np.float32], y: TensorInfo) -> Requantizer:
     def run(acc: NDArray[np.floating], out: Codes) -> None:
         rows = max(1, BLOCK // max(1, acc.shape[1]))
         for begin in range(0, acc.shape[0], rows):
-            part = acc[begin : begin + rows].astype(
-                np.float32, copy=False
-            )  # float64: the one rounding of the accumulator
-            m = multiplier if multiplier.shape[0] == 1 else multiplier[begin : begin + rows]
-            round_a(part, m, (low, high), zero_point, out[begin : begin + rows])
+            some = slice(begin, begin + rows)
+            part = acc[some].astype(np.float32, copy=False)
+            m = multiplier if multiplier.shape[0] == 1 else multiplier[some]
+            requantize_a(part, m, y.zero_point, y.itype, out=out[some], scratch=part)
 
     return run
-
-
-def round_a(
-    acc: NDArray[np.float32],
-    multiplier: NDArray[np.float32] | np.float32,
-    limits: tuple[np.float32, np.float32],
-    zero_point: int,
-    out: Codes,
-) -> None:
-    """`out = RNE(clip(acc * multiplier, *limits)) + zero_point` in float32, working in `acc`."""
-    np.multiply(acc, multiplier, out=acc)
-    np.clip(acc, *limits, out=acc)
-    np.rint(acc, out=acc)
-    np.add(acc, np.float32(zero_point), out=acc)
-    np.copyto(out, acc, casting="unsafe")  # in range by the clip above

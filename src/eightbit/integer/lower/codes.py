@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, INT16
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
-from eightbit.integer.program import Codes, TensorInfo
+from eightbit.integer.program import Codes, TensorInfo, canonical
 
 CODE_TYPES = {
     np.dtype(np.uint8): (INT8, 128),
@@ -80,7 +80,7 @@ class CodeTensors:
             return None
         fixed = constant(codes)
         if fixed is not None:
-            self.constants[codes.name] = to_canonical(fixed)
+            self.constants[codes.name] = canonical(fixed)
         elif not self.is_code_node(node):
             return None
         known = self.tensors.setdefault(codes.name, info)
@@ -124,12 +124,6 @@ def quantizer(codes: ir.Value | None) -> ir.Node | None:
     if node is not None and is_op(node, "Clip") and all(constant(v) is not None for v in node.inputs[1:]):
         node = None if node.inputs[0] is None else node.inputs[0].producer()
     return node if node is not None and is_op(node, "QuantizeLinear") else None
-
-
-def to_canonical(codes: NDArray[np.generic]) -> Codes:
-    """Codes as int8 or int16; unsigned ones are shifted by half their range, as their zero point is."""
-    itype, offset = CODE_TYPES[codes.dtype]
-    return (codes.astype(np.int32) - offset).astype(itype.dtype)
 
 
 def _code_dtype(node: ir.Node) -> np.dtype | None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
 from eightbit.integer import program as p
-from eightbit.integer.lower.codes import to_canonical
 
 
 def dynamic_layers(qdq: ir.Model) -> tuple[list[p.Op], set[ir.Node]]:
@@ -94,7 +93,7 @@ def _weight(product: ir.Node) -> p.Codes | None:
         return None
     offset = 128 if codes.dtype == np.uint8 else 0
     zeros: NDArray[np.generic] | Sequence[int] = [0] if zero is None else zero
-    return to_canonical(codes) if np.all(np.asarray(zeros) == offset) else None
+    return p.canonical(codes) if np.all(np.asarray(zeros) == offset) else None
 
 
 def _other(node: ir.Node, value: ir.Value) -> ir.Value:

@@ -22,7 +22,6 @@ from eightbit.integer.lower.codes import (
     CodeTensors,
     Constant,
     quantizer,
-    to_canonical,
 )
 
 Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
@@ -276,7 +275,7 @@ def clip(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     x, y = str(q.outputs[0].name), str(node.outputs[0].name)
     codes.tensors.setdefault(x, info)
     codes.tensors.setdefault(y, info)
-    lo, hi = (None if bound is None else int(to_canonical(bound.reshape(1))[0]) for bound in bounds)
+    lo, hi = (None if bound is None else int(p.canonical(bound.reshape(1))[0]) for bound in bounds)
     return [p.Lookup(_name(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), p.CLIP_CODES)]
 
 
@@ -356,7 +355,7 @@ def _layer(
     if weight.scale.ndim == 1 and weight.scale.size > 1 and weight.axis != axis:
         return f"its weight scales lie along axis {weight.axis}; the output channels along {axis}"
     scale = np.broadcast_to(weight.scale.reshape(-1), (channels,)).astype(np.float32)
-    w = to_canonical(weight.codes)
+    w = p.canonical(weight.codes)
     value = input_at(node, 2) if node.op_type != "MatMul" else None
     if value is None:
         return w, np.zeros(channels, np.int32), scale
