@@ -21,12 +21,14 @@ CONVS = {
     "depthwise": ((3, 1, 3, 3), "group=3, pads=[1,1,1,1], kernel_shape=[3,3]"),
     "dilated": ((4, 3, 3, 2), "dilations=[2,1], kernel_shape=[3,2]"),
     "strided, uneven pads": ((4, 3, 3, 3), "strides=[2,3], pads=[0,1,2,0], kernel_shape=[3,3]"),
+    "same, of any size": ((4, 3, 3, 4), 'strides=[2,2], auto_pad="SAME_LOWER"'),
 }
 
 
 def conv(shape, attributes):
+    size = "H,W" if "auto_pad" in attributes else "9,8"
     return graph(
-        f"g (float[N,3,9,8] x) => (float[N,M,P,Q] y) {{ y = Conv <{attributes}> (x, w) }}",
+        f"g (float[N,3,{size}] x) => (float[N,M,P,Q] y) {{ y = Conv <{attributes}> (x, w) }}",
         w=normal(*shape, seed=1),
     )
 

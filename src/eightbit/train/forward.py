@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from eightbit.arith.windows import by_axis, reached_pads
 from eightbit.errors import QuantizationError
 from eightbit.integer import program as p
-from eightbit.integer.engine.windows import ceil_length, output_length
 from eightbit.train.islands import run_island
 from eightbit.train.ops import Ops, Tensor
 from eightbit.train.plan import Grid, Plan
@@ -235,16 +235,9 @@ def _global_average_pool(run: Forward, op: p.GlobalAveragePool, x: Tensor) -> Te
 def _window_pads(
     op: p.MaxPool | p.AveragePool, shape: tuple[int, ...], dilations: tuple[int, ...]
 ) -> list[tuple[int, int]]:
-    """The padding of every axis, with what ceil mode's last window needs, and without what no window reads."""
-    axes, widths = len(op.kernel), [(0, 0), (0, 0)]
-    for i in range(axes):
-        length, pads = shape[2 + i], (op.pads[i], op.pads[i + axes])
-        size = (ceil_length if op.ceil_mode else output_length)(
-            length, op.kernel[i], op.strides[i], pads, dilations[i]
-        )
-        reach = (size - 1) * op.strides[i] + dilations[i] * (op.kernel[i] - 1) + 1
-        widths.append((pads[0], max(pads[1], reach - length - pads[0])))
-    return widths
+    """The padding of every axis, with what ceil mode's last window needs."""
+    axes = by_axis(shape[2:], op.kernel, op.strides, op.pads, dilations)
+    return [(0, 0), (0, 0), *(reached_pads(*axis, ceil=op.ceil_mode) for axis in axes)]
 
 
 def _reshape(run: Forward, op: p.Reshape, x: Tensor) -> Tensor:

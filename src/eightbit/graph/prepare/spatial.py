@@ -18,6 +18,7 @@ from eightbit.graph.model import (
     rank,
     replace_node,
 )
+from eightbit.graph.windows import window
 
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
@@ -25,36 +26,30 @@ WINDOWED = ("Conv", "MaxPool", "AveragePool")
 def explicit_windows(model: ir.Model) -> int:
     """Write out kernel_shape, strides, dilations, group and pads, resolving auto_pad; returns how many.
 
-    SAME_UPPER and SAME_LOWER need known spatial sizes; a node without them keeps its auto_pad. An AveragePool says its
-    dilations only where they are not 1: ONNX Runtime's integer kernel refuses the attribute, whatever it holds.
+    SAME_UPPER and SAME_LOWER need known spatial sizes, or strides of 1; a node without them keeps its auto_pad. An
+    AveragePool says its dilations only where they are not 1: ONNX Runtime's integer kernel refuses the attribute,
+    whatever it holds.
     """
     count = 0
     for node in model.graph:
         if not is_op(node, *WINDOWED):
             continue
         before = {name: attr.value for name, attr in node.attributes.items()}
-        weight = node.inputs[1] if node.op_type == "Conv" else None
-        kernel = ints(node, "kernel_shape")
-        if kernel is None:
-            shape = dims(weight)
-            if shape is None or any(d is None for d in shape[2:]):
-                continue
-            kernel = tuple(int(d) for d in shape[2:] if d is not None)
-        strides = ints(node, "strides") or (1,) * len(kernel)
-        dilations = ints(node, "dilations") or (1,) * len(kernel)
-        pads = _pads(node, kernel, strides, dilations)
+        way = window(node)
+        if way is None:
+            continue
         found: dict[str, Sequence[int] | int] = {
-            "kernel_shape": kernel,
-            "strides": strides,
-            "dilations": dilations,
+            "kernel_shape": way.kernel,
+            "strides": way.strides,
+            "dilations": way.dilations,
         }
         if node.op_type == "Conv":
-            found["group"] = int(attribute(node, "group", 1))
-        if node.op_type == "AveragePool" and set(dilations) == {1}:
+            found["group"] = way.groups
+        if node.op_type == "AveragePool" and set(way.dilations) == {1}:
             del found["dilations"]
             node.attributes.pop("dilations", None)
-        if pads is not None:
-            found["pads"] = pads
+        if way.pads is not None:
+            found["pads"] = way.pads
             node.attributes.pop("auto_pad", None)
         for name, value in found.items():
             node.attributes[name] = ir.convenience.convert_attribute(name, value)
@@ -135,28 +130,6 @@ def mean_to_global_pool(model: ir.Model) -> int:
             replace_node(node, [pool, ir.node("Reshape", [pooled, target], name=node.name)])
         count += 1
     return count
-
-
-def _pads(
-    node: ir.Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> tuple[int, ...] | None:
-    """Explicit pads (begins, then ends), or None where SAME meets an unknown size."""
-    mode = attribute(node, "auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        return ints(node, "pads") or (0,) * (2 * len(kernel))
-    if mode == "VALID":
-        return (0,) * (2 * len(kernel))
-    shape = dims(node.inputs[0])
-    if shape is None or any(d is None for d in shape[2:]):
-        return None
-    begins, ends = [], []
-    for size, k, s, d in zip(shape[2:], kernel, strides, dilations, strict=True):
-        assert size is not None
-        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        small, large = total // 2, total - total // 2
-        begins.append(small if mode == "SAME_UPPER" else large)
-        ends.append(large if mode == "SAME_UPPER" else small)
-    return (*begins, *ends)
 
 
 def _zero_margins(node: ir.Node) -> list[int] | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from eightbit.arith.fixedpoint import Arithmetic
+from eightbit.arith.windows import by_axis, window_count
 from eightbit.errors import EngineError
 from eightbit.integer.engine.accumulate import (
     FLOAT32_EXACT,
@@ -21,7 +22,7 @@ from eightbit.integer.engine.accumulate import (
     magnitude,
 )
 from eightbit.integer.engine.requantize import BLOCK, Requantizer, requantizer
-from eightbit.integer.engine.windows import output_length, pad_spatial, windows
+from eightbit.integer.engine.windows import pad_spatial, windows
 from eightbit.integer.program import Codes, Conv, Program, TensorInfo
 
 FLOATS_AT_ONCE = 1 << 21  # 8 MB of columns; a bigger image is taken alone
@@ -43,11 +44,8 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
                 f" {run.weight.shape[1] * run.group} channels"
             )
         image = codes if codes.ndim == 4 else codes[:, :, None, :]
-        (kh, kw), (top, left, bottom, right) = run.weight.shape[2:], run.pads
-        size = [
-            output_length(image.shape[2], kh, run.strides[0], (top, bottom), run.dilations[0]),
-            output_length(image.shape[3], kw, run.strides[1], (left, right), run.dilations[1]),
-        ]
+        axes = by_axis(image.shape[2:], run.weight.shape[2:], run.strides, run.pads, run.dilations)
+        size = [window_count(*axis) for axis in axes]
         out = np.empty((image.shape[0], channels, *size), y.itype.dtype)
         step = body.images_at_once(image.shape, size)
         for n in range(0, image.shape[0], step):  # in blocks: memory does not grow with the batch

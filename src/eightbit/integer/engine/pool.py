@@ -16,9 +16,10 @@ from eightbit.arith.fixedpoint import (
     requantize_a,
     requantize_b,
 )
+from eightbit.arith.windows import by_axis, reached_pads, window_count
 from eightbit.errors import EngineError
 from eightbit.integer.engine.elementwise import UINT8_SHIFT
-from eightbit.integer.engine.windows import ceil_length, output_length, pad_spatial, windows
+from eightbit.integer.engine.windows import pad_spatial, windows
 from eightbit.integer.program import (
     AveragePool,
     Codes,
@@ -33,12 +34,12 @@ from eightbit.integer.program import (
 def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function from codes to the largest code of each window; same scale in and out."""
     lowest = program.tensors[op.inputs[0]].itype.qmin
-    kernel, strides, pads, dilations = _two_axes(op)
+    kernel, strides, _, dilations = _two_axes(op)
 
     def apply(codes: Codes) -> Codes:
         image = _image(codes, op)
-        (oh, ow), extra = _sizes(image, op, dilations)
-        padded = pad_spatial(image, _grown(pads, extra), lowest) if any(pads) or any(extra) else image
+        (oh, ow), grown = _over(image, op, dilations)
+        padded = pad_spatial(image, grown, lowest) if any(grown) else image
         view = windows(padded, kernel, strides, dilations)[..., :oh, :ow]
         out = view[:, :, 0, 0].copy()
         for i, j in list(product(range(kernel[0]), range(kernel[1])))[1:]:
@@ -64,9 +65,8 @@ def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> C
         if arithmetic is Arithmetic.ONNX and image.shape[2:] == kernel and not any(pads):
             out = whole(image)
             return out if codes.ndim == 4 else out[:, :, 0]
-        (oh, ow), extra = _sizes(image, op, dilations)
+        (oh, ow), grown = _over(image, op, dilations)
         inside = np.ones((1, 1, *image.shape[2:]), np.int32)
-        grown = _grown(pads, extra)
         count: NDArray[np.int32] | int
         if op.count_include_pad:
             count = kernel[0] * kernel[1]
@@ -161,22 +161,12 @@ def _two_axes(
     return (op.kernel[0], op.kernel[1]), (op.strides[0], op.strides[1]), op.pads, (dilations[0], dilations[1])
 
 
-def _sizes(
+def _over(
     image: Codes, op: MaxPool | AveragePool, dilations: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Output size, and the extra end padding that lets ceil mode's last window fit."""
+) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Output size, and the pads with what ceil mode's last windows reach."""
     kernel, strides, pads, _ = _two_axes(op)
-    sizes, extra = [], []
-    for i in (0, 1):
-        length = image.shape[2 + i]
-        size = (ceil_length if op.ceil_mode else output_length)(
-            length, kernel[i], strides[i], (pads[i], pads[i + 2]), dilations[i]
-        )
-        reach = (size - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1
-        sizes.append(size)
-        extra.append(max(0, reach - length - pads[i] - pads[i + 2]))
-    return (sizes[0], sizes[1]), (extra[0], extra[1])
-
-
-def _grown(pads: tuple[int, ...], extra: tuple[int, int]) -> tuple[int, ...]:
-    return (pads[0], pads[1], pads[2] + extra[0], pads[3] + extra[1])
+    axes = by_axis(image.shape[2:], kernel, strides, pads, dilations)
+    oh, ow = (window_count(*axis, ceil=op.ceil_mode) for axis in axes)
+    (top, bottom), (left, right) = (reached_pads(*axis, ceil=op.ceil_mode) for axis in axes)
+    return (oh, ow), (top, left, bottom, right)

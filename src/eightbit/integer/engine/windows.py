@@ -1,21 +1,11 @@
-"""Sliding windows over (N, C, H, W): output sizes, padding, and the view of all windows."""
+"""Sliding windows over (N, C, H, W): padding, and the view of all windows. Their numbers: `arith.windows`."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def output_length(length: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int = 1) -> int:
-    """Number of windows along one axis (ONNX Conv and pooling, floor mode)."""
-    return (length + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def ceil_length(length: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int = 1) -> int:
-    """Number of windows in ceil mode; a window that would start in the end padding is dropped (ONNX pooling)."""
-    span = length + sum(pads) - dilation * (kernel - 1) - 1
-    count = -(-span // stride) + 1
-    return count - 1 if (count - 1) * stride >= length + pads[0] else count
+from eightbit.arith.windows import window_count
 
 
 def pad_spatial(
@@ -39,8 +29,7 @@ def windows(
     """All windows of padded `x` (N, C, H, W), as a view (N, C, kh, kw, OH, OW)."""
     n, c, h, w = x.shape
     (kh, kw), (sh, sw), (dh, dw) = kernel, strides, dilations
-    oh = output_length(h, kh, sh, (0, 0), dh)
-    ow = output_length(w, kw, sw, (0, 0), dw)
+    oh, ow = window_count(h, kh, sh, (0, 0), dh), window_count(w, kw, sw, (0, 0), dw)
     bn, bc, bh, bw = x.strides
     return np.lib.stride_tricks.as_strided(
         x, (n, c, kh, kw, oh, ow), (bn, bc, bh * dh, bw * dw, bh * sh, bw * sw), writeable=False

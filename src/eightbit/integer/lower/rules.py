@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, dequantize, quantize
 from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
+from eightbit.graph.windows import window
 from eightbit.integer import program as p
 from eightbit.integer.lower.codes import (
     BIAS_SCALE_RTOL,
@@ -40,11 +41,10 @@ def conv(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     w, bias, scale = read
     if w.ndim not in (3, 4):
         return f"a convolution over {w.ndim - 2} axes; 1 and 2 have a rule"
-    axes = w.ndim - 2
-    strides, dilations = ints(node, "strides") or (1,) * axes, ints(node, "dilations") or (1,) * axes
-    pads = _pads(node, w.shape[2:], strides, dilations)
-    if isinstance(pads, str):
-        return pads
+    geometry = _geometry(node, w.shape[2:])
+    if isinstance(geometry, str):
+        return geometry
+    _, strides, pads, dilations = geometry
     group = attribute(node, "group", 1)
     return [p.Conv(_name(node), (x,), (y,), w, bias, scale, strides, pads, dilations, group)]
 
@@ -379,38 +379,20 @@ def _layer(
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
+def _geometry(node: ir.Node, kernel: tuple[int, ...] | None = None) -> Geometry | str:
+    """Kernel, strides, pads and dilations of a convolution or a pool."""
+    way = window(node, kernel)
+    if way is None or way.pads is None:
+        return f"auto_pad {attribute(node, 'auto_pad', 'NOTSET')} with an unknown input size"
+    return way.kernel, way.strides, way.pads, way.dilations
+
+
 def _pool(node: ir.Node) -> Geometry | str:
     """Kernel, strides, pads and dilations of a pooling node."""
     kernel = ints(node, "kernel_shape")
     if kernel is None or len(kernel) > 2 or attribute(node, "storage_order", 0):
         return "pooling over one or two axes in row order has a rule"
-    ones = (1,) * len(kernel)
-    strides, dilations = ints(node, "strides") or ones, ints(node, "dilations") or ones
-    pads = _pads(node, kernel, strides, dilations)
-    return pads if isinstance(pads, str) else (kernel, strides, pads, dilations)
-
-
-def _pads(
-    node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
-) -> tuple[int, ...] | str:
-    """Explicit pads (begin..., end...); auto_pad SAME is resolved where the input's size is known."""
-    mode = attribute(node, "auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        return ints(node, "pads") or (0,) * (2 * len(kernel))
-    if mode == "VALID":
-        return (0,) * (2 * len(kernel))
-    shape = dims(node.inputs[0])
-    sizes = None if shape is None else shape[2:]
-    if sizes is None or None in sizes:
-        return f"auto_pad {mode} with an unknown input size"
-    begin, end = [], []
-    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        assert size is not None
-        total = max(0, (-(-size // s) - 1) * s + d * (k - 1) + 1 - size)
-        less, more = total // 2, total - total // 2
-        begin.append(less if mode == "SAME_UPPER" else more)
-        end.append(more if mode == "SAME_UPPER" else less)
-    return (*begin, *end)
+    return _geometry(node)
 
 
 def _name(node: ir.Node) -> str:

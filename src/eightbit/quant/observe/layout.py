@@ -14,19 +14,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.graph.model import attribute, constant, ints
+from eightbit.arith.windows import by_axis, window_count
+from eightbit.graph.windows import Window, window
 from eightbit.quant.choose.capable import channel_axis
-
-
-@dataclass(frozen=True)
-class Window:
-    """A convolution's way over its input; `pads` are all begins, then all ends, as in ONNX."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...]
-    groups: int
 
 
 @dataclass(frozen=True)
@@ -39,15 +29,7 @@ class Layout:
     @classmethod
     def of(cls, node: ir.Node) -> Layout:
         """The layout of a Conv, Gemm or MatMul with a constant weight."""
-        if node.op_type != "Conv":
-            return cls(channel_axis(node))
-        weight = constant(node.inputs[1])
-        assert weight is not None
-        kernel = weight.shape[2:]
-        ones = (1,) * len(kernel)
-        pads = ints(node, "pads") or (0,) * (2 * len(kernel))
-        strides, dilations = ints(node, "strides") or ones, ints(node, "dilations") or ones
-        return cls(0, Window(kernel, strides, dilations, pads, attribute(node, "group", 1)))
+        return cls(channel_axis(node), window(node) if node.op_type == "Conv" else None)
 
     def rows(self, weight: NDArray[Any]) -> NDArray[Any]:
         """A weight as (G, channels of the group, K), one row an output channel."""
@@ -70,11 +52,11 @@ class Layout:
         if w is None:
             return x.reshape(1, -1, x.shape[-1]).transpose(0, 2, 1)
         batch, channels = x.shape[:2]
-        if any(w.pads):
-            x = _padded(x, w.pads)
-        spans = [(k - 1) * d + 1 for k, d in zip(w.kernel, w.dilations, strict=True)]
-        strides = w.strides
-        out = [(n - span) // s + 1 for n, span, s in zip(x.shape[2:], spans, strides, strict=True)]
+        pads, strides = w.pads_over(x.shape[2:]), w.strides
+        assert pads is not None  # every length is known
+        out = [window_count(*axis) for axis in by_axis(x.shape[2:], w.kernel, strides, pads, w.dilations)]
+        if any(pads):
+            x = _padded(x, pads)
         if thin is not None:
             every = _every(out, thin * math.prod(w.kernel) * channels // w.groups)
             strides = tuple(s * every for s in strides)

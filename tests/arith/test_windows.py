@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from eightbit.integer.engine.windows import ceil_length, output_length
+from eightbit.arith.windows import window_count
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from eightbit.integer.engine.windows import ceil_length, output_length
 def test_the_number_of_windows(
     length: int, kernel: int, stride: int, pads: tuple[int, int], floor: int, ceil: int
 ):
-    assert output_length(length, kernel, stride, pads) == floor
-    assert ceil_length(length, kernel, stride, pads) == ceil
+    assert window_count(length, kernel, stride, pads) == floor
+    assert window_count(length, kernel, stride, pads, ceil=True) == ceil
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -43,4 +43,4 @@ def test_ceil_mode_has_as_many_windows_as_onnx_runtime(seed: int):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": np.zeros((1, 1, length), np.float32)})
-    assert ceil_length(length, kernel, stride, pads) == found.shape[-1]
+    assert window_count(length, kernel, stride, pads, ceil=True) == found.shape[-1]
