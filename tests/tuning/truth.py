@@ -10,7 +10,7 @@ from eightbit.graph.run import FloatSession
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.stage import Stage, encoded, fitted, placed
-from eightbit.tuning.probes import Kind, Source, dequantized, real_bias
+from eightbit.tuning.probes import Kind, Source
 
 
 def one_at_a_time(
@@ -28,8 +28,8 @@ def one_at_a_time(
     for name, layer in layers.items() if Kind.WEIGHTS in kinds else ():
         graph = staged.model.clone()
         node = next(n for n in graph.graph if n.name == name)
-        set_constant(node, 1, dequantized(layer, Layout.of(node)))
-        if (bias := real_bias(layer)) is not None:
+        set_constant(node, 1, layer.real_weight(Layout.of(node)))
+        if (bias := layer.real_bias) is not None:
             before = input_at(node, 2)
             set_constant(node, 2, bias, stem=f"{name}.bias" if before is None else str(before.name))
         found[Source(Kind.WEIGHTS, name)] = _relative(_run(graph, x), exact)

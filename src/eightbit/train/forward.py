@@ -23,7 +23,7 @@ from eightbit.errors import QuantizationError
 from eightbit.integer import program as p
 from eightbit.train.islands import run_island
 from eightbit.train.ops import Ops, Tensor
-from eightbit.train.plan import Grid, Plan
+from eightbit.train.plan import Grid, Plan, beside_sums, beside_weight
 
 EXACT = 2**24
 """Sums below it are exact in float32, whatever their order."""
@@ -67,17 +67,16 @@ class Forward:
     def weight(self, op: p.Conv | p.Gemm | p.GemmToFloat) -> tuple[Tensor, Tensor, Tensor | None]:
         """The codes of a layer's weight, the step of its accumulators (it broadcasts with them), its bias in steps."""
         keys = self.plan.layers[op.name]
-        axes = op.weight.ndim
-        by_row = (-1,) + (1,) * (axes - 1) if isinstance(op, p.Conv) else (1, -1)
+        rows, channels = beside_weight(op.weight.ndim), beside_sums(op.weight.ndim)
         s_w = self.scale(keys.scale)
-        steps = s_w if not self.ops.shape(s_w) else self.ops.reshaped(s_w, by_row)
-        codes = self.round(self.ops.clipped(self.value(keys.weight) / steps, -keys.qmax, keys.qmax))
-        by_channel = (1, -1) + (1,) * (axes - 2) if isinstance(op, p.Conv) else (-1,)
+        steps = s_w if not self.ops.shape(s_w) else self.ops.reshaped(s_w, rows)
+        lo, hi = keys.itype.qmin, keys.itype.qmax
+        codes = self.round(self.ops.clipped(self.value(keys.weight) / steps, lo, hi))
         unit = self.scale(self.grid(op.inputs[0]).scale) * s_w
-        unit = unit if not self.ops.shape(unit) else self.ops.reshaped(unit, by_channel)
+        unit = unit if not self.ops.shape(unit) else self.ops.reshaped(unit, channels)
         if keys.bias is None:
             return codes, unit, None
-        bias = self.ops.reshaped(self.value(keys.bias), by_channel)
+        bias = self.ops.reshaped(self.value(keys.bias), channels)
         return codes, unit, self.round(bias / unit)
 
     def round(self, x: Tensor) -> Tensor:
@@ -93,7 +92,7 @@ class Forward:
         """Whether the sums of a layer, with any weights that it may learn, can leave what float32 holds exactly."""
         grid, channels = self.grid(op.inputs[0]), op.weight.shape[0 if isinstance(op, p.Conv) else 1]
         terms = op.weight.size // channels
-        return self.exact and terms * self.plan.layers[op.name].qmax * (grid.hi - grid.lo) >= EXACT
+        return self.exact and terms * self.plan.layers[op.name].itype.qmax * (grid.hi - grid.lo) >= EXACT
 
     def run(self, feeds: Mapping[str, Tensor], *, keep: bool = False) -> dict[str, Tensor]:
         """The outputs by name; with `keep` also every tensor of codes, in steps."""

@@ -20,11 +20,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT32, QuantParams
+from eightbit.arith.affine import IntType, QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import attribute, constant, input_at, is_op, set_constant
 from eightbit.integer import program as p
 from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.encode.weights import bias_codes
+from eightbit.quant.methods.rounding import Nearest
 
 Array = NDArray[np.float32]
 Values = Mapping[str, Array]
@@ -45,12 +47,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Layer:
-    """Keys of a layer's numbers, and the largest magnitude of its weight codes; `bias` is None where there is none."""
+    """Keys of a layer's numbers, and the type of its weight codes; `bias` is None where there is none."""
 
     weight: str
     scale: str
     bias: str | None
-    qmax: int
+    itype: IntType
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +126,11 @@ def _layer(
     codes, scale = _dequantizer(node, 1).inputs[:2]
     stored = constant(scale)
     assert codes is not None and scale is not None and stored is not None
-    qmax = recipe.for_layer(op.name, node.op_type).weights.itype.qmax
-    keys = Layer(f"weight:{codes.name}", f"scale:{scale.name}", None, qmax)
-    steps = by_channel(op.weight_scale, op.weight.ndim)
+    itype = recipe.for_layer(op.name, node.op_type).weights.itype
+    keys = Layer(f"weight:{codes.name}", f"scale:{scale.name}", None, itype)
+    steps = op.weight_scale.reshape(beside_weight(op.weight.ndim))
     start[keys.weight] = (op.weight * steps).astype(np.float32)
-    units[keys.weight] = (qmax * steps).astype(np.float32)
+    units[keys.weight] = (itype.qmax * steps).astype(np.float32)
     start[keys.scale] = stored.astype(np.float32)
     if op.bias.any() or input_at(node, 2) is not None:
         x = program.tensors[op.inputs[0]]
@@ -136,16 +138,21 @@ def _layer(
         assert bias is not None
         # A file may store equal constants once, and biases of two layers may be equal (all zero): only tied layers tie
         # them.
-        keys = Layer(keys.weight, keys.scale, f"bias:{codes.name}:{bias.name}", qmax)
+        keys = Layer(keys.weight, keys.scale, f"bias:{codes.name}:{bias.name}", itype)
         unit = np.float64(x.scale) * op.weight_scale
         start[str(keys.bias)] = (op.bias * unit).astype(np.float32)
-        units[str(keys.bias)] = (unit * qmax * (x.itype.qmax - x.itype.qmin)).astype(np.float32)
+        units[str(keys.bias)] = (unit * itype.qmax * (x.itype.qmax - x.itype.qmin)).astype(np.float32)
     return keys
 
 
-def by_channel(scale: Array, axes: int) -> Array:
-    """Scales (C,) so that they broadcast with a weight: (C, I, ...) of a convolution, (K, C) of a matrix product."""
-    return scale.reshape((1, -1) if axes == 2 else (-1,) + (1,) * (axes - 1))
+def beside_weight(axes: int) -> tuple[int, ...]:
+    """The shape in which scales (C,) broadcast with a weight: (C, I, ...) of a convolution, (K, C) of a product."""
+    return (1, -1) if axes == 2 else (-1,) + (1,) * (axes - 1)
+
+
+def beside_sums(axes: int) -> tuple[int, ...]:
+    """The shape in which they broadcast with what a weight of that many axes makes: (N, C, ...), or (..., C)."""
+    return (-1,) if axes == 2 else (1, -1) + (1,) * (axes - 2)
 
 
 def _dequantizer(node: ir.Node, index: int) -> ir.Node:
@@ -198,7 +205,8 @@ def write(plan: Plan, values: Values) -> ir.Model:
             continue
         keys, node = plan.layers[op.name], nodes[op.name]
         s_w = np.asarray(values[keys.scale], np.float32)
-        codes = weight_codes(values[keys.weight], s_w, keys.qmax)
+        steps = s_w.reshape(beside_weight(op.weight.ndim)) if s_w.ndim else s_w
+        codes = Nearest().codes(values[keys.weight], steps, keys.itype)
         in_graph = codes.T if node.op_type == "Gemm" and attribute(node, "transB", 0) else codes
         dq = _dequantizer(node, 1)
         set_constant(dq, 0, np.ascontiguousarray(in_graph).astype(op.weight.dtype))
@@ -210,7 +218,7 @@ def write(plan: Plan, values: Values) -> ir.Model:
         assert old is not None
         s_x = np.float32(values[plan.grids[op.inputs[0]].scale])
         steps = np.broadcast_to(s_x * s_w, op.weight_scale.shape).astype(np.float32)
-        set_constant(dq, 0, bias_codes(values[keys.bias], steps))
+        set_constant(dq, 0, bias_codes(values[keys.bias], steps))  # in float32, as it was trained
         set_constant(dq, 1, steps[0] if old.ndim == 0 else steps)
     return graph
 
@@ -230,15 +238,3 @@ def learned_params(graph: ir.Model, before: Mapping[str, QuantParams]) -> dict[s
         if name in before:
             found[name] = QuantParams(scale.reshape(()), before[name].zero_point, before[name].itype)
     return found
-
-
-def weight_codes(weight: Array, scale: Array, qmax: int) -> NDArray[np.float32]:
-    """The codes of weights (C, ...) of a convolution or (K, C) of a matrix product, with one scale a channel."""
-    steps = by_channel(scale, weight.ndim) if scale.ndim else scale
-    return np.rint(np.clip(weight / steps, -qmax, qmax))
-
-
-def bias_codes(bias: Array, steps: Array) -> NDArray[np.int32]:
-    """The codes of biases (C,) in `steps` of s_x s_w, held within int32."""
-    codes = np.rint(bias.astype(np.float32) / steps).astype(np.float64)
-    return np.clip(codes, INT32.qmin, INT32.qmax).astype(np.int32)

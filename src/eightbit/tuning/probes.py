@@ -99,20 +99,6 @@ def probe(
     return Noise(mean(power), mean(energy), mean(values), count * (1 + len(signs)))
 
 
-def dequantized(layer: EncodedLayer, layout: Layout) -> NDArray[np.float32]:
-    """The real weight that a layer's codes stand for, in the weight's shape. One scale a tensor or a channel."""
-    shape = [-1 if axis == layout.axis else 1 for axis in range(layer.weight.ndim)]
-    scale = layer.scale.reshape(shape) if layer.scale.ndim else layer.scale
-    return (layer.weight * scale).astype(np.float32)
-
-
-def real_bias(layer: EncodedLayer) -> NDArray[np.float32] | None:
-    """The real bias of a layer, (C,)."""
-    if layer.bias is None or layer.bias_scale is None:
-        return None if layer.bias is None else layer.bias.astype(np.float32)
-    return (layer.bias.astype(np.float64) * layer.bias_scale).astype(np.float32)
-
-
 class _Errors:
     """Computes the error of every source on the float network's own tensors."""
 
@@ -145,9 +131,9 @@ def _error_layer(graph: ir.Graph, node: ir.Node, layer: EncodedLayer) -> ir.Node
     """A copy of `node` with the weight's error for a weight: what the codes add to its output."""
     weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
     assert weight is not None
-    error = dequantized(layer, Layout.of(node)) - weight.astype(np.float32)
+    error = layer.real_weight(Layout.of(node)) - weight.astype(np.float32)
     inputs = [node.inputs[0], _constant(graph, f"{node.name}__error", error)]
-    after = real_bias(layer)
+    after = layer.real_bias
     if after is not None and node.op_type != "MatMul":
         before = np.float32(0) if bias is None else bias.reshape(-1)
         inputs.append(_constant(graph, f"{node.name}__bias_error", (after - before).astype(np.float32)))

@@ -28,7 +28,7 @@ from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.encode.walk import KEPT, Walk
-from eightbit.quant.encode.weights import EncodedLayer, encode_layer, steps_of
+from eightbit.quant.encode.weights import EncodedLayer, encode_layer
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import ELEMENTS, PATCHES, Moments
@@ -160,10 +160,7 @@ def _encoded(node: ir.Node, seen: _Seen, recipe: Recipe) -> EncodedLayer:
 
 def _replace(node: ir.Node, layer: EncodedLayer) -> None:
     """Put what the codes of a layer stand for in the place of its weights."""
-    layout = Layout.of(node)
-    codes = layout.rows(layer.weight)
-    values = codes * steps_of(layer.scale, layer.group, codes.shape)
-    set_constant(node, 1, layout.weight(values, layer.weight.shape).astype(np.float32))
+    set_constant(node, 1, layer.real_weight(Layout.of(node)))
     if layer.bias is not None:
         set_constant(node, 2, layer.bias, stem=f"{node.name}.bias")
 

@@ -40,6 +40,18 @@ class EncodedLayer:
     bias_scale: NDArray[np.float32] | None = None
     group: int | None = None
 
+    def real_weight(self, layout: Layout) -> NDArray[np.float32]:
+        """The numbers that the codes of the weight stand for, float32 in the weight's shape."""
+        rows = real_rows(layout.rows(self.weight), self.scale, self.group)
+        return np.ascontiguousarray(layout.weight(rows, self.weight.shape))
+
+    @property
+    def real_bias(self) -> NDArray[np.float32] | None:
+        """The numbers that the bias stands for, float32 (C,)."""
+        if self.bias is None or self.bias_scale is None:
+            return self.bias  # type: ignore[return-value]  # float32 without a scale
+        return (self.bias.astype(np.float64) * self.bias_scale).astype(np.float32)
+
 
 def encode_layer(
     weight: NDArray[np.float32],
@@ -71,16 +83,19 @@ def encode_layer(
         scale = _widen_for_bias(scale, bias, input_scale)
     hessian = _counted(recipe, moments)
     scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
-    steps = steps_of(scale, group, rows.shape)
     if recipe.bias_correction and moments is not None:
-        bias = corrected_bias(rows, (codes * steps).astype(np.float32), bias, moments)
+        bias = corrected_bias(rows, real_rows(codes, scale, group), bias, moments)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(choice.itype.dtype))
     if bias is None or input_scale is None:
         return EncodedLayer(weight_codes, scale, bias, None, group)
     bias_scale = np.broadcast_to(np.float32(input_scale) * scale, (channels,)).astype(np.float32)
-    bias_codes = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
-    limited = np.clip(bias_codes, INT32.qmin, INT32.qmax).astype(np.int32)
-    return EncodedLayer(weight_codes, scale, limited, bias_scale)
+    codes_of_bias = bias_codes(bias.astype(np.float64), bias_scale.astype(np.float64))
+    return EncodedLayer(weight_codes, scale, codes_of_bias, bias_scale)
+
+
+def bias_codes(bias: NDArray[np.floating], steps: NDArray[np.floating]) -> NDArray[np.int32]:
+    """The codes of biases (C,) in steps of s_x s_w, held within int32; the quotient is taken in the arguments' type."""
+    return np.clip(np.rint(bias / steps).astype(np.float64), INT32.qmin, INT32.qmax).astype(np.int32)
 
 
 def _rounded(
@@ -141,6 +156,13 @@ def fit_scale(rows: NDArray[np.float32], choice: Weights) -> NDArray[np.float32]
         limit = choice.range.row_limits(rows, choice.itype)
     alive = limit > 0
     return _scale(np.where(alive, limit, np.median(limit[alive]) if alive.any() else 0.0), choice)
+
+
+def real_rows(
+    codes: NDArray[np.integer], scale: NDArray[np.float32], group: int | None
+) -> NDArray[np.float32]:
+    """The numbers that codes (G, channels of the group, K) stand for, with scales as in `EncodedLayer`."""
+    return (codes * steps_of(scale, group, codes.shape)).astype(np.float32)
 
 
 def steps_of(scale: NDArray[np.float32], group: int | None, shape: tuple[int, ...]) -> NDArray[np.float32]:

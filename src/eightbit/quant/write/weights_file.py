@@ -87,19 +87,16 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
 def with_weights(model: ir.Model, layers: Mapping[str, EncodedLayer]) -> ir.Model:
     """A weight-only QDQ graph: the float graph with `layers` in place of its own weights and biases, in float."""
     rows = {str(node.name) for node in model.graph if float_table(node) is not None}.intersection(layers)
-    in_float = {name: _float_bias(layer) for name, layer in layers.items() if name not in rows}
+    in_float = {
+        name: replace(layer, bias=layer.real_bias, bias_scale=None)
+        for name, layer in layers.items()
+        if name not in rows
+    }
     placement = Placement(tuple(in_float), (), (), {}, {}, ())
     written = model.clone()
     insert_qdq(written, placement, params={}, layers=in_float)
     insert_tables(written, {name: layers[name] for name in rows})
     return written
-
-
-def _float_bias(layer: EncodedLayer) -> EncodedLayer:
-    if layer.bias is None or layer.bias_scale is None:
-        return layer
-    bias = (layer.bias.astype(np.float64) * layer.bias_scale).astype(np.float32)
-    return replace(layer, bias=bias, bias_scale=None)
 
 
 def read_weights(path: str | os.PathLike[str], model: ir.Model) -> dict[str, EncodedLayer]:
