@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from eightbit.errors import EngineError
 from eightbit.files import ended_in_order
+from eightbit.graph.coded import quantizer
 from eightbit.graph.run import session, session_options, to_bytes
-from eightbit.integer.lower.codes import quantizer
 from eightbit.integer.program import Codes, FloatIsland, canonical
 
 Array = NDArray[np.generic]

@@ -83,7 +83,11 @@ def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 def add_constant(graph: ir.Graph, stem: str, array: np.ndarray) -> ir.Value:
     """Register `array` as a new initializer named after `stem` and return its value."""
-    name = unique_name(graph, stem)
+    return register_constant(graph, unique_name(graph, stem), array)
+
+
+def register_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Register `array` as an initializer called `name`, which is free, and return its value."""
     tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
     value = ir.Value(
         name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from eightbit.arith.packing import pack, width_of
 from eightbit.graph.model import constant, is_op
-from eightbit.graph.names import unique_name
+from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.graph.run import to_proto
 
 TYPES = {2: ir.DataType.INT2, 4: ir.DataType.INT4}
@@ -58,24 +58,30 @@ def packed(model: ir.Model) -> ir.Model:
         return model
     result = model.clone()
     _raise_opset(result, *(max(pair) for pair in zip(*(OPSETS[w] for w in widths.values()), strict=True)))
-    graph = result.graph
-    for name, width in widths.items():
-        value = graph.initializers[name]
-        codes = constant(value)
-        assert codes is not None
-        narrow = unique_name(graph, f"{name}{width}")
-        tensor = ir.PackedTensor(pack(codes, width), TYPES[width], shape=ir.Shape(codes.shape), name=narrow)
-        source = ir.Value(
-            name=narrow, type=ir.TensorType(TYPES[width]), shape=ir.Shape(codes.shape), const_value=tensor
-        )
-        del graph.initializers[name]
-        value.name = None
-        wide = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape(codes.shape))
-        ir.convenience.replace_all_uses_with(value, wide)
-        graph.register_initializer(source)
-        cast = ir.node("Cast", [source], {"to": int(ir.DataType.INT8)}, outputs=[wide], name=f"{name}_Cast")
-        graph.insert_before(_first_reader(graph, wide), [cast])
+    with counted(result.graph):
+        for name, width in widths.items():
+            _pack(result.graph, name, width)
     return result
+
+
+def _pack(graph: ir.Graph, name: str, width: int) -> None:
+    """Put a tensor of `width` bits and a Cast where the int8 codes `name` are, in place."""
+    value = graph.initializers[name]
+    codes = constant(value)
+    assert codes is not None
+    narrow = unique_name(graph, f"{name}{width}")
+    tensor = ir.PackedTensor(pack(codes, width), TYPES[width], shape=ir.Shape(codes.shape), name=narrow)
+    source = ir.Value(
+        name=narrow, type=ir.TensorType(TYPES[width]), shape=ir.Shape(codes.shape), const_value=tensor
+    )
+    del graph.initializers[name]
+    value.name = None
+    wide = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape(codes.shape))
+    ir.convenience.replace_all_uses_with(value, wide)
+    graph.register_initializer(source)
+    called = unique_node_name(graph, f"{name}_Cast")
+    cast = ir.node("Cast", [source], {"to": int(ir.DataType.INT8)}, outputs=[wide], name=called)
+    graph.insert_before(_first_reader(graph, wide), [cast])
 
 
 def unpack_in_place(model: ir.Model) -> int:

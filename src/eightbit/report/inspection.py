@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import EngineError, printable
+from eightbit.graph.coded import float_name
 from eightbit.graph.embeddings import CodeTable, code_table
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
@@ -211,7 +212,7 @@ def _tensors(model: ir.Model) -> Iterator[TensorRow]:
 
 def _table_row(table: CodeTable) -> TensorRow:
     return TensorRow(
-        name=str(table.constants[0].name).removesuffix("_q"),
+        name=float_name(table.constants[0]),
         kind="table",
         op="constant",
         dtype=str(table.codes.dtype),
@@ -225,7 +226,7 @@ def _table_row(table: CodeTable) -> TensorRow:
 
 def _dynamic_row(op: DynamicGemm, weight: ir.Value) -> TensorRow:
     return TensorRow(
-        name=str(weight.name).removesuffix("_q"),
+        name=float_name(weight),
         kind="weight",
         op="constant",
         dtype=str(op.weight.dtype),
@@ -255,7 +256,7 @@ def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
     limits = (float("nan"),) * 2 if scale is None else (float(scale.min()), float(scale.max()))
     shape = array.shape if array is not None else dims(source)
     return TensorRow(
-        name=str(value.name).removesuffix("_q"),
+        name=float_name(value),
         kind=kind,
         op=op,
         dtype=str(dtype),

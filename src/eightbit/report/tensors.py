@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from eightbit.data.feeds import Feeds
 from eightbit.deploy.sessions import IntegerTensors
 from eightbit.errors import EngineError
+from eightbit.graph.coded import code_tensors
 from eightbit.graph.model import constant
 from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
-from eightbit.integer.lower.codes import CODE_TYPES, quantizer
+from eightbit.integer.lower.codes import CODE_TYPES
 from eightbit.integer.program import Codes
 
 BINS = 64
@@ -142,13 +143,12 @@ class TensorPairs:
     ) -> None:
         values = {str(v.name): v for v in chain(model.graph.inputs, *(node.outputs for node in model.graph))}
         found = {
-            str(node.outputs[0].name).removesuffix("_q"): grid
-            for node in qdq.graph
-            if node.outputs
-            and (q := quantizer(node.outputs[0])) is not None
-            and (grid := _grid(q)) is not None
+            name: (str(codes.name), grid)
+            for name, codes, q in code_tensors(qdq.graph)
+            if (grid := _grid(q)) is not None
         }
-        self.grids = {name: grid for name, grid in found.items() if name in values}
+        self.grids = {name: grid for name, (_, grid) in found.items() if name in values}
+        self._codes = {name: codes for name, (codes, _) in found.items()}
         self.ops = {name: _op(values[name]) for name in self.grids}
         self._equalized = recorded_scales(qdq)
         if self.grids:
@@ -165,12 +165,12 @@ class TensorPairs:
         exact = self._exact.run(feeds)
         codes = self._integers.run(feeds)
         for name in self.grids:
-            if f"{name}_q" in codes:  # the optimizer may have dropped it
+            if self._codes[name] in codes:  # the optimizer may have dropped it
                 values = exact[name]
                 if name in self._equalized:
                     s = self._equalized[name]
                     values = values * s.reshape(-1, *[1] * (values.ndim - 2))
-                yield name, values, codes[f"{name}_q"]
+                yield name, values, codes[self._codes[name]]
 
     def dequantize(self, name: str, codes: Codes) -> NDArray[np.float32]:
         """The real values that canonical codes of the tensor `name` stand for."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import IntType, QuantParams
 from eightbit.errors import QuantizationError
+from eightbit.graph.coded import code_tensors
 from eightbit.graph.model import attribute, constant, input_at, is_op, set_constant
 from eightbit.integer import program as p
 from eightbit.quant.choose.recipe import Recipe
@@ -226,15 +227,8 @@ def write(plan: Plan, values: Values) -> ir.Model:
 def learned_params(graph: ir.Model, before: Mapping[str, QuantParams]) -> dict[str, QuantParams]:
     """The parameters of a report, `before` the training, with the scales that the graph has now."""
     found = dict(before)
-    for node in graph.graph:
-        value = node.inputs[0] if is_op(node, "QuantizeLinear") else None
-        scale = constant(input_at(node, 1)) if value is not None else None
-        if value is None or scale is None:
-            continue
-        name = str(value.name)
-        name = (
-            name if name in before else name.removesuffix("_f")
-        )  # an output's name went to what is dequantized
-        if name in before:
+    for name, _, q in code_tensors(graph.graph):
+        scale = constant(q.inputs[1])
+        if scale is not None and name in before:
             found[name] = QuantParams(scale.reshape(()), before[name].zero_point, before[name].itype)
     return found

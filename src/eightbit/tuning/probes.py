@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, fake_quantize
 from eightbit.data.feeds import Feeds
-from eightbit.graph.model import constant, input_at
+from eightbit.graph.model import add_constant, constant, input_at
+from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.graph.run import FloatSession
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
@@ -111,10 +112,11 @@ class _Errors:
         self.params = params
         self.tensors: dict[Source, str] = {}
         graph = model.clone()
-        for node in [n for n in graph.graph if n.name in layers]:
-            name = str(node.name)
-            twin = _error_layer(graph.graph, node, layers[name])
-            self.tensors[Source(Kind.WEIGHTS, name)] = str(twin.outputs[0].name)
+        with counted(graph.graph):
+            for node in [n for n in graph.graph if n.name in layers]:
+                name = str(node.name)
+                twin = _error_layer(graph.graph, node, layers[name])
+                self.tensors[Source(Kind.WEIGHTS, name)] = str(twin.outputs[0].name)
         self.session = FloatSession(graph, [*self.tensors.values(), *params])
 
     def of(self, sample: Feeds) -> dict[Source, NDArray[np.float32]]:
@@ -132,13 +134,13 @@ def _error_layer(graph: ir.Graph, node: ir.Node, layer: EncodedLayer) -> ir.Node
     weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
     assert weight is not None
     error = layer.real_weight(Layout.of(node)) - weight.astype(np.float32)
-    inputs = [node.inputs[0], _constant(graph, f"{node.name}__error", error)]
+    inputs = [node.inputs[0], add_constant(graph, f"{node.name}.error", error)]
     after = layer.real_bias
     if after is not None and node.op_type != "MatMul":
         before = np.float32(0) if bias is None else bias.reshape(-1)
-        inputs.append(_constant(graph, f"{node.name}__bias_error", (after - before).astype(np.float32)))
-    out = _float(f"{node.name}__noise")
-    twin = ir.node(node.op_type, inputs, outputs=[out], name=f"{node.name}__noise")
+        inputs.append(add_constant(graph, f"{node.name}.bias_error", (after - before).astype(np.float32)))
+    out = _float(unique_name(graph, f"{node.name}.noise"))
+    twin = ir.node(node.op_type, inputs, outputs=[out], name=unique_node_name(graph, f"{node.name}.noise"))
     for key, attribute in node.attributes.items():
         twin.attributes[key] = attribute
     graph.insert_after(node, [twin])
@@ -152,20 +154,21 @@ def _with_injections(model: ir.Model, sources: list[Source]) -> tuple[ir.Model, 
     nodes = {str(node.name): node for node in graph}
     tensors = {str(v.name): v for v in [*graph.inputs, *(out for node in graph for out in node.outputs)]}
     places = {}
-    for number, source in enumerate(sources):
-        value = nodes[source.name].outputs[0] if source.kind == Kind.WEIGHTS else tensors[source.name]
-        error = _float(f"error__{number}", value.shape)
-        graph.inputs.append(error)
-        _add_behind(graph, value, error, number)
-        places[source] = str(error.name)
+    with counted(graph):
+        for source in sources:
+            value = nodes[source.name].outputs[0] if source.kind == Kind.WEIGHTS else tensors[source.name]
+            error = _float(unique_name(graph, "error"), value.shape)
+            graph.inputs.append(error)
+            _add_behind(graph, value, error)
+            places[source] = str(error.name)
     return result, places
 
 
-def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value, number: int) -> None:
+def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value) -> None:
     """Let the readers of `value` read value + error."""
     users, producer = list(value.uses()), value.producer()
-    noisy = _float(f"noisy__{number}", value.shape)
-    add = ir.node("Add", [value, error], outputs=[noisy], name=f"noisy__{number}")
+    noisy = _float(unique_name(graph, "noisy"), value.shape)
+    add = ir.node("Add", [value, error], outputs=[noisy], name=unique_node_name(graph, "noisy"))
     for node, index in users:
         node.replace_input_with(index, noisy)
     for index, output in enumerate(graph.outputs):
@@ -175,13 +178,6 @@ def _add_behind(graph: ir.Graph, value: ir.Value, error: ir.Value, number: int) 
         graph.insert_before(next(iter(graph)), add)
     else:
         graph.insert_after(producer, add)
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
-    value = _float(name, ir.Shape(array.shape))
-    value.const_value = ir.tensor(array, name=name)
-    graph.register_initializer(value)
-    return value
 
 
 def _float(name: str, shape: ir.Shape | None = None) -> ir.Value:

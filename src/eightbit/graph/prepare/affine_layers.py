@@ -23,6 +23,7 @@ from eightbit.graph.model import (
     set_constant,
     sole_consumer,
 )
+from eightbit.graph.names import unique_name, unique_node_name
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
@@ -203,7 +204,7 @@ def _as_mul_add(node: ir.Node, source: ir.Value, scale: np.ndarray, shift: np.nd
     shape = (1, -1, *[1] * (axes - 2))
     factor = add_constant(graph, f"{node.name}.scale", scale.astype(np.float32).reshape(shape))
     offset = add_constant(graph, f"{node.name}.shift", shift.astype(np.float32).reshape(shape))
-    mul = ir.node("Mul", [source, factor], name=f"{node.name}.mul")
-    mul.outputs[0].name, mul.outputs[0].shape = f"{node.name}.mul", node.outputs[0].shape
+    mul = ir.node("Mul", [source, factor], name=unique_node_name(graph, f"{node.name}.mul"))
+    mul.outputs[0].name, mul.outputs[0].shape = unique_name(graph, f"{node.name}.mul"), node.outputs[0].shape
     mul.outputs[0].dtype = ir.DataType.FLOAT
     replace_node(node, [mul, ir.node("Add", [mul.outputs[0], offset], name=node.name)])

@@ -20,7 +20,7 @@ from eightbit.graph.model import (
     replace_node,
     sole_consumer,
 )
-from eightbit.graph.names import unique_name
+from eightbit.graph.names import unique_name, unique_node_name
 from eightbit.graph.prepare.affine_layers import absorb, layer_before
 
 CARRIERS = ("Reshape", "Transpose")
@@ -58,7 +58,7 @@ def _write_gemm(
     flat = ir.node(
         "Reshape",
         [source, add_constant(graph, f"{name}.rows", np.array([-1, weight.shape[0]]))],
-        name=f"{name}.flatten",
+        name=unique_node_name(graph, f"{name}.flatten"),
     )
     stem = str(node.inputs[1].name)  # type: ignore[union-attr]
     gemm = ir.node(
@@ -74,7 +74,9 @@ def _write_gemm(
     key = str(list(source.shape)[:-1]), weight.shape[1]
     if key not in shapes:
         shapes[key] = _leading_shape(node, source, weight.shape[1])
-    back = ir.node("Reshape", [gemm.outputs[0], shapes[key]], name=f"{name}.unflatten")
+    back = ir.node(
+        "Reshape", [gemm.outputs[0], shapes[key]], name=unique_node_name(graph, f"{name}.unflatten")
+    )
     for part, axes in ((flat, (None, weight.shape[0])), (gemm, (None, weight.shape[1]))):
         value = part.outputs[0]
         value.name = unique_name(graph, f"{part.name}.out")
@@ -96,10 +98,11 @@ def _leading_shape(node: ir.Node, source: ir.Value, last: int) -> ir.Value:
         return add_constant(graph, f"{name}.shape", np.array([*target, last]))
     leading = list(source.shape)[:-1]
     same = (v for v in graph.inputs if v.shape is not None and list(v.shape)[: len(leading)] == leading)
-    shape = ir.node("Shape", [next(same, source)], {"start": 0, "end": len(leading)}, name=f"{name}.leading")
+    shape = ir.node("Shape", [next(same, source)], {"start": 0, "end": len(leading)})
     tail = add_constant(graph, f"{name}.last", np.array([last]))
-    whole = ir.node("Concat", [shape.outputs[0], tail], {"axis": 0}, name=f"{name}.shape")
-    for part, length in ((shape, len(leading)), (whole, len(leading) + 1)):
+    whole = ir.node("Concat", [shape.outputs[0], tail], {"axis": 0})
+    for part, ending, length in ((shape, "leading", len(leading)), (whole, "shape", len(leading) + 1)):
+        part.name = unique_node_name(graph, f"{name}.{ending}")
         part.outputs[0].name = unique_name(graph, f"{part.name}.out")
         part.outputs[0].dtype, part.outputs[0].shape = ir.DataType.INT64, ir.Shape((length,))
     graph.insert_before(node, [shape, whole])

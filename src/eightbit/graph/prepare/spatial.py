@@ -18,6 +18,7 @@ from eightbit.graph.model import (
     rank,
     replace_node,
 )
+from eightbit.graph.names import unique_name, unique_node_name
 from eightbit.graph.windows import window
 
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
@@ -121,11 +122,11 @@ def mean_to_global_pool(model: ir.Model) -> int:
             replace_node(node, pool)
         else:
             pooled = pool.outputs[0]
-            pooled.name, pooled.dtype = f"{node.name}.pool", ir.DataType.FLOAT
+            pooled.name, pooled.dtype = unique_name(model.graph, f"{node.name}.pool"), ir.DataType.FLOAT
             pooled.shape = (
                 ir.Shape([source.shape[0], shape[1], *[1] * (axes_total - 2)]) if source.shape else None
             )
-            pool.name = f"{node.name}.pool"
+            pool.name = unique_node_name(model.graph, f"{node.name}.pool")
             target = add_constant(model.graph, f"{node.name}.1", np.array([-1, shape[1]], np.int64))
             replace_node(node, [pool, ir.node("Reshape", [pooled, target], name=node.name)])
         count += 1

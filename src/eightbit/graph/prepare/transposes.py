@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from eightbit.graph.model import constant, input_at, ints, is_op, replace_node, sole_consumer
+from eightbit.graph.names import unique_name, unique_node_name
 from eightbit.graph.prepare.infer import symbols
 
 ELEMENTWISE = (
@@ -58,10 +59,9 @@ def sink_transposes(model: ir.Model) -> int:
         for name, value in node.attributes.items():
             moved.attributes[name] = value
         inner = moved.outputs[0]
-        inner.name, inner.type = f"{node.name}.inner", node.outputs[0].type
-        replace_node(
-            node, [moved, ir.node("Transpose", [inner], {"perm": perm}, name=f"{node.name}.transpose")]
-        )
+        inner.name, inner.type = unique_name(model.graph, f"{node.name}.inner"), node.outputs[0].type
+        name = unique_node_name(model.graph, f"{node.name}.transpose")
+        replace_node(node, [moved, ir.node("Transpose", [inner], {"perm": perm}, name=name)])
         count += 1
     return count
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.graph.model import add_constant, attribute, constant, is_op, rank, sole_consumer
-from eightbit.graph.names import unique_name
+from eightbit.graph.names import unique_name, unique_node_name
 
 SPREADING = ("LayerNormalization", "Gelu")
 """Float ops of transformers behind which outlier channels appear."""
@@ -96,9 +96,10 @@ def _divide(graph: ir.Graph, value: ir.Value, factors: NDArray[np.float32], laye
     inverse = add_constant(
         graph, f"{value.name}.smoothing", (1 / factors.astype(np.float64)).astype(np.float32)
     )
-    mul = ir.node("Mul", [value, inverse], name=unique_name(graph, f"{producer.name}.smooth"))
+    mul = ir.node("Mul", [value, inverse], name=unique_node_name(graph, f"{producer.name}.smooth"))
     smoothed = mul.outputs[0]
-    smoothed.name, smoothed.dtype, smoothed.shape = f"{mul.name}.out", ir.DataType.FLOAT, value.shape
+    smoothed.name = unique_name(graph, f"{mul.name}.out")
+    smoothed.dtype, smoothed.shape = ir.DataType.FLOAT, value.shape
     graph.insert_after(producer, [mul])
     for node, index in list(value.uses()):
         if node in layers or (

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 
 from eightbit.graph.model import WEIGHTED_OPS
-from eightbit.graph.names import Names
+from eightbit.graph.names import Names, tensor_names
 
 TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 TORCH_CLASSES = "pkg.torch.onnx.class_hierarchy"
@@ -84,7 +84,8 @@ def rename(model: ir.Model, scope_of: ScopeOf, *, keep_parameters: bool) -> None
     for node, name in _node_names(graph, scope_of).items():
         node.name = name
     kept = [n for n in graph.initializers if keep_parameters and not EXPORTER_CONSTANT.fullmatch(n)]
-    names = Names([*fixed, *kept])
+    inner = (name for part in graph.subgraphs() for name in tensor_names(part))
+    names = Names([*fixed, *kept, *inner])
     changes: dict[ir.Value, str] = {}
     for node in graph:
         for i, value in enumerate(node.outputs):

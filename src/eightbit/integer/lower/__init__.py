@@ -31,7 +31,7 @@ def lower(qdq: ir.Model) -> p.Program:
     Nodes without an integer rule become float islands. Raises UnsupportedOp, listing every offender, if the graph's
     quantization contradicts itself, and EngineError if the program does not verify.
     """
-    codes = CodeTensors()
+    codes = CodeTensors.of(qdq.graph)
     ops, covered = dynamic_layers(qdq)
     lookups, around = embeddings(qdq)
     ops, covered = [*ops, *lookups], covered | around

@@ -13,7 +13,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, INT16
+from eightbit.graph.coded import quantizer
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
+from eightbit.graph.names import Names, node_names, tensor_names
 from eightbit.integer.program import Codes, TensorInfo, canonical
 
 CODE_TYPES = {
@@ -41,9 +43,17 @@ class Constant:
 class CodeTensors:
     """Looks up codes in one QDQ graph, and remembers what it has described."""
 
+    names: Names
+    """Of the graph's tensors and of the program's."""
+    node_names: Names
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     constants: dict[str, Codes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, graph: ir.Graph) -> CodeTensors:
+        """Nothing looked up yet."""
+        return cls(Names(tensor_names(graph)), Names(node_names(graph)))
 
     def describe(self, node: ir.Node) -> TensorInfo | None:
         """The parameters of a QuantizeLinear or DequantizeLinear: None unless constant, 8 or 16 bits, one scale."""
@@ -116,14 +126,6 @@ class CodeTensors:
         axis = attribute(node, "axis", 1)
         name = str(node.inputs[0].name)
         return Constant(name, codes, scale, zeros, axis % codes.ndim if codes.ndim else 0)
-
-
-def quantizer(codes: ir.Value | None) -> ir.Node | None:
-    """The QuantizeLinear that made `codes`, at once or through a Clip that cuts them off at fewer bits."""
-    node = None if codes is None else codes.producer()
-    if node is not None and is_op(node, "Clip") and all(constant(v) is not None for v in node.inputs[1:]):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return node if node is not None and is_op(node, "QuantizeLinear") else None
 
 
 def _code_dtype(node: ir.Node) -> np.dtype | None:

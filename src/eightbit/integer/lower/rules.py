@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, dequantize, quantize
+from eightbit.graph.coded import quantizer
 from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
 from eightbit.graph.windows import window
 from eightbit.integer import program as p
@@ -22,7 +23,6 @@ from eightbit.integer.lower.codes import (
     CODE_TYPES,
     CodeTensors,
     Constant,
-    quantizer,
 )
 
 Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
@@ -317,12 +317,10 @@ def _carry(
     table = requantize_table(codes.tensors[x], codes.tensors[y])
     if table is None:
         return [make((x,), (y,))]
-    between = f"{y}_before"
+    between = codes.names.fresh(f"{y}_before")
     codes.tensors[between] = replace(codes.tensors[x], shape=codes.tensors[y].shape)
-    return [
-        make((x,), (between,)),
-        p.Lookup(f"{_name(node)}_requantize", (between,), (y,), table, p.REQUANTIZE),
-    ]
+    name = codes.node_names.fresh(f"{_name(node)}_requantize")
+    return [make((x,), (between,)), p.Lookup(name, (between,), (y,), table, p.REQUANTIZE)]
 
 
 def _ends(

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from eightbit.graph.names import unique_name
+from eightbit.graph.coded import CODES
+from eightbit.graph.model import add_constant, register_constant
+from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
@@ -27,9 +28,10 @@ from eightbit.quant.observe.layout import Layout
 def insert_dynamic(model: ir.Model, placement: Placement, layers: Mapping[str, EncodedLayer]) -> None:
     """Let each layer of `placement` multiply int8 codes, in place; `layers` holds its weight by node name."""
     writer = _Writer(model.graph)
-    for node in list(model.graph):
-        if node.name in placement.layers:
-            writer.rewrite(node, layers[str(node.name)])
+    with counted(model.graph):
+        for node in list(model.graph):
+            if node.name in placement.layers:
+                writer.rewrite(node, layers[str(node.name)])
     for value in list(model.graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             assert value.name is not None
@@ -47,48 +49,46 @@ class _Writer:
         """Replace a Gemm or MatMul by its integer product, the scaling to float32 and the bias."""
         x, y, name = node.inputs[0], node.outputs[0], str(node.name)
         assert x is not None and node.inputs[1] is not None
-        stem = str(node.inputs[1].name)
+        graph, stem = self.graph, unique_stem(self.graph, str(node.inputs[1].name), (CODES, "_s", "_z"))
         transposed = Layout.of(node).axis == 0  # a Gemm with transB
         weight = np.ascontiguousarray(layer.weight.T) if transposed else layer.weight
-        w_q, w_s = self._constant(f"{stem}_q", weight), self._constant(f"{stem}_s", layer.scale)
-        w_z = self._constant(f"{stem}_z", np.zeros(layer.scale.shape, np.int8))
+        w_q = register_constant(graph, stem + CODES, weight)
+        w_s = register_constant(graph, f"{stem}_s", layer.scale)
+        w_z = register_constant(graph, f"{stem}_z", np.zeros(layer.scale.shape, np.int8))
         x_q, x_s, x_z = self._codes(x, node)
         product = ir.node("MatMulInteger", [x_q, w_q, x_z, w_z], name=name)
-        cast = ir.node("Cast", product.outputs, {"to": ir.DataType.FLOAT}, name=f"{name}_to_float")
-        scale = ir.node("Mul", [x_s, w_s], name=f"{name}_scale")
-        scaled = ir.node("Mul", [cast.outputs[0], scale.outputs[0]], name=f"{name}_scaled")
+        cast = ir.node("Cast", product.outputs, {"to": ir.DataType.FLOAT})
+        scale = ir.node("Mul", [x_s, w_s])
+        scaled = ir.node("Mul", [cast.outputs[0], scale.outputs[0]])
+        for made, ending in ((cast, "to_float"), (scale, "scale"), (scaled, "scaled")):
+            made.name = unique_node_name(graph, f"{name}_{ending}")
         nodes = [product, cast, scale, scaled]
         for made in nodes:
-            made.outputs[0].name = f"{y.name}{_SUFFIX[made.op_type, made is scale]}"
+            made.outputs[0].name = unique_name(graph, f"{y.name}{_SUFFIX[made.op_type, made is scale]}")
             made.outputs[0].type = ir.TensorType(ir.DataType.INT32 if made is product else ir.DataType.FLOAT)
             made.outputs[0].shape = ir.Shape(layer.scale.shape) if made is scale else y.shape
         if layer.bias is not None:
-            bias = self._constant(f"{stem}_bias", layer.bias)
-            nodes.append(ir.node("Add", [scaled.outputs[0], bias], name=f"{name}_bias"))
-        ir.convenience.replace_nodes_and_values(self.graph, node, [node], nodes, [y], nodes[-1].outputs)
+            bias = add_constant(graph, f"{stem}_bias", layer.bias)
+            added = unique_node_name(graph, f"{name}_bias")
+            nodes.append(ir.node("Add", [scaled.outputs[0], bias], name=added))
+        ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [y], nodes[-1].outputs)
 
     def _codes(self, x: ir.Value, reader: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Codes, scale and zero point of `x`, computed before its first `reader`."""
         if x not in self.codes:
             kinds = (("q", ir.DataType.UINT8, x.shape), ("s", ir.DataType.FLOAT, ir.Shape(())))
             outputs = [
-                ir.Value(name=f"{x.name}_{kind}", type=ir.TensorType(dtype), shape=shape)
+                ir.Value(
+                    name=unique_name(self.graph, f"{x.name}_{kind}"), type=ir.TensorType(dtype), shape=shape
+                )
                 for kind, dtype, shape in (*kinds, ("z", ir.DataType.UINT8, ir.Shape(())))
             ]
+            name = unique_node_name(self.graph, f"{x.name}_Q")
             self.graph.insert_before(
-                reader, [ir.node("DynamicQuantizeLinear", [x], outputs=outputs, name=f"{x.name}_Q")]
+                reader, [ir.node("DynamicQuantizeLinear", [x], outputs=outputs, name=name)]
             )
             self.codes[x] = (outputs[0], outputs[1], outputs[2])
         return self.codes[x]
-
-    def _constant(self, stem: str, array: NDArray[np.generic]) -> ir.Value:
-        name = unique_name(self.graph, stem)
-        value = ir.Value(
-            name=name, type=ir.TensorType(ir.DataType.from_numpy(array.dtype)), shape=ir.Shape(array.shape)
-        )
-        value.const_value = ir.tensor(array, name=name)
-        self.graph.register_initializer(value)
-        return value
 
 
 _SUFFIX = {

@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.graph.coded import CODES, float_name
 from eightbit.graph.embeddings import code_table, float_table
-from eightbit.graph.model import add_constant
+from eightbit.graph.model import register_constant
+from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
 from eightbit.quant.choose.recipe import PerChannel, Recipe
 from eightbit.quant.encode.weights import EncodedLayer, fit_scale
 from eightbit.quant.methods.rounding import Nearest
@@ -37,39 +39,46 @@ def encode_tables(model: ir.Model, names: Iterable[str], recipe: Recipe) -> dict
 
 def insert_tables(model: ir.Model, tables: Mapping[str, EncodedLayer]) -> None:
     """Let the named Gathers of `model` read codes, in place."""
-    graph = model.graph
-    known: dict[str, tuple[ir.Value, ir.Value]] = {}
-    for node in list(graph):
-        table = tables.get(str(node.name))
-        if table is None:
-            continue
-        source, ids, rows, name = node.inputs[0], node.inputs[1], node.outputs[0], str(node.name)
-        assert source is not None and ids is not None
-        stem = str(source.name)
-        if stem not in known:
-            scales = np.ascontiguousarray(table.scale.reshape(-1, 1))
-            known[stem] = (
-                add_constant(graph, f"{stem}_q", table.weight),
-                add_constant(graph, f"{stem}_s", scales),
-            )
-        codes, scale = known[stem]
-        picked = ir.node("Gather", [codes, ids], name=name)
-        cast = ir.node("Cast", picked.outputs, {"to": ir.DataType.FLOAT}, name=f"{name}_to_float")
-        steps = ir.node("Gather", [scale, ids], name=f"{name}_scale")
-        scaled = ir.node("Mul", [cast.outputs[0], steps.outputs[0]], name=f"{name}_scaled")
-        made = [picked, cast, steps, scaled]
-        of_step = None if rows.shape is None else ir.Shape([*rows.shape[:-1], 1])
-        for part, suffix, dtype, shape in (
-            (picked, "_codes", ir.DataType.from_numpy(table.weight.dtype), rows.shape),
-            (cast, "_codes_f", ir.DataType.FLOAT, rows.shape),
-            (steps, "_steps", ir.DataType.FLOAT, of_step),
-            (scaled, "_rows", ir.DataType.FLOAT, rows.shape),
-        ):
-            value = part.outputs[0]
-            value.name, value.type, value.shape = f"{rows.name}{suffix}", ir.TensorType(dtype), shape
-        ir.convenience.replace_nodes_and_values(graph, node, [node], made, [rows], scaled.outputs)
-        if not source.uses() and stem in graph.initializers:
-            del graph.initializers[stem]
+    known: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+    with counted(model.graph):
+        for node in [n for n in model.graph if n.name in tables]:
+            source = node.inputs[0]
+            assert source is not None
+            if source not in known:
+                known[source] = _constants(model.graph, str(source.name), tables[str(node.name)])
+            _rewrite(model.graph, node, *known[source])
+            if source.is_initializer() and not source.uses() and not source.is_graph_output():
+                del model.graph.initializers[str(source.name)]
+
+
+def _constants(graph: ir.Graph, name: str, table: EncodedLayer) -> tuple[ir.Value, ir.Value]:
+    """The codes (V, K) and scales (V, 1) of the table called `name`, new in the graph."""
+    stem = unique_stem(graph, name, (CODES, "_s"))
+    scales = np.ascontiguousarray(table.scale.reshape(-1, 1))
+    return register_constant(graph, stem + CODES, table.weight), register_constant(graph, f"{stem}_s", scales)
+
+
+def _rewrite(graph: ir.Graph, node: ir.Node, codes: ir.Value, scale: ir.Value) -> None:
+    """Let one Gather pick codes and scales."""
+    ids, rows, name = node.inputs[1], node.outputs[0], str(node.name)
+    picked = ir.node("Gather", [codes, ids], name=name)
+    cast = ir.node("Cast", picked.outputs, {"to": ir.DataType.FLOAT})
+    steps = ir.node("Gather", [scale, ids])
+    scaled = ir.node("Mul", [cast.outputs[0], steps.outputs[0]])
+    for part, ending in ((cast, "to_float"), (steps, "scale"), (scaled, "scaled")):
+        part.name = unique_node_name(graph, f"{name}_{ending}")
+    of_step = None if rows.shape is None else ir.Shape([*rows.shape[:-1], 1])
+    floats = ir.TensorType(ir.DataType.FLOAT)
+    for part, suffix, kind, shape in (
+        (picked, "_codes", codes.type, rows.shape),
+        (cast, "_codes_f", floats, rows.shape),
+        (steps, "_steps", floats, of_step),
+        (scaled, "_rows", floats, rows.shape),
+    ):
+        value = part.outputs[0]
+        value.name, value.type, value.shape = unique_name(graph, f"{rows.name}{suffix}"), kind, shape
+    made = [picked, cast, steps, scaled]
+    ir.convenience.replace_nodes_and_values(graph, node, [node], made, [rows], scaled.outputs)
 
 
 def encoded_tables(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
@@ -78,6 +87,6 @@ def encoded_tables(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
     for node in qdq.graph:
         table = code_table(node)
         if table is not None:
-            name = str(table.constants[0].name).removesuffix("_q")
+            name = float_name(table.constants[0])
             found[str(node.name)] = name, EncodedLayer(table.codes, table.scale)
     return found

@@ -5,7 +5,8 @@ graph, in which constant weights are int8 and biases int32, and which ONNX Runti
 and activations of more than 8 bits are int16 and uint16; ONNX Runtime has no kernels for them and computes in float32.
 
 A float tensor `t` becomes `t_q` (codes) and `t_dq`, with scale `t_s` and zero point `t_z`; a weight `w` becomes the
-constants `w_q`, `w_s`, `w_z` and the value `w_dq`.
+constants `w_q`, `w_s`, `w_z` and the value `w_dq`. Where a tensor of the model has such a name already, ours get a
+number: `graph.coded` reads off which codes are whose.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, quantize
-from eightbit.graph.model import constant, input_at, set_constant
+from eightbit.graph.coded import CODES
+from eightbit.graph.model import add_constant, constant, input_at, register_constant, set_constant
+from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
 from eightbit.quant.choose.capable import INTEGER, LAYERS, is_layer
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
@@ -35,14 +38,23 @@ def insert_qdq(
 
     `params` has an entry for each tensor of `placement.observed`; `layers` for each name in `placement.layers`.
     """
-    writer = _Writer(model.graph, placement, params)
-    for node in list(model.graph):
+    with counted(model.graph):
+        _write(_Writer(model.graph, placement, params), placement, layers)
+    for value in list(model.graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            assert value.name is not None
+            del model.graph.initializers[value.name]
+
+
+def _write(writer: _Writer, placement: Placement, layers: Mapping[str, EncodedLayer]) -> None:
+    graph = writer.graph
+    for node in list(graph):
         if node.name in placement.absorbed:
             writer.drop_clamp(node)
     inside = {*placement.layers, *placement.integer, *placement.moves}
     held = {island.node for island in placement.islands if island.op in LAYERS | INTEGER}
-    originals = list(model.graph)
-    for value in [*model.graph.inputs, *(out for node in originals for out in node.outputs)]:
+    originals = list(graph)
+    for value in [*graph.inputs, *(out for node in originals for out in node.outputs)]:
         if value.name in placement.sources:
             writer.pair(value, inside, held)
     for node in originals:
@@ -51,10 +63,6 @@ def insert_qdq(
             writer.constants_of_layer(node, layer)
         elif node.name in placement.integer:
             writer.constants_of_integer(node)
-    for value in list(model.graph.initializers.values()):
-        if not value.uses() and not value.is_graph_output():
-            assert value.name is not None
-            del model.graph.initializers[value.name]
 
 
 class _Writer:
@@ -93,15 +101,15 @@ class _Writer:
         is_output = value.is_graph_output() and is_integer
         scale, zero_point = self._parameters(self.sources[name])
         made, codes = self._coded(value, name, zero_point)
-        after = _value(f"{name}_dq", ir.DataType.FLOAT, value.shape)
+        after = self._value(f"{name}_dq", ir.DataType.FLOAT, value.shape)
         if is_output:  # the outer name stays at the outer border
-            value.name, after.name = f"{name}_f", name
-        dq = ir.node("DequantizeLinear", [codes, scale, zero_point], outputs=[after], name=f"{name}_DQ")
+            value.name, after.name = unique_name(self.graph, f"{name}_f"), name
+        dq = self._node("DequantizeLinear", [codes, scale, zero_point], after, f"{name}_DQ")
         pair = [*made, dq]
         outside = [user for user in users if user[0].name in held]
         if outside:
-            copy = _value(f"{name}_held", ir.DataType.FLOAT, value.shape)
-            pair.append(ir.node("Sum", [after], outputs=[copy], name=f"{name}_held"))
+            copy = self._value(f"{name}_held", ir.DataType.FLOAT, value.shape)
+            pair.append(self._node("Sum", [after], copy, f"{name}_held"))
         for node, index in users:
             node.replace_input_with(index, copy if (node, index) in outside else after)
         if is_output:
@@ -123,24 +131,22 @@ class _Writer:
         source = self.sources[name]
         scale, _ = self._parameters(source)
         itype = self.params[source].itype
-        codes = _value(f"{name}_q", zero_point.dtype, value.shape)
+        codes = self._value(f"{name}_q", zero_point.dtype, value.shape)
         if itype.bits >= 8 or source != name:
-            return [
-                ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_Q")
-            ], codes
-        wide = _value(f"{name}_wide", zero_point.dtype, value.shape)
+            return [self._node("QuantizeLinear", [value, scale, zero_point], codes, f"{name}_Q")], codes
+        wide = self._value(f"{name}_wide", zero_point.dtype, value.shape)
         ends = [
-            self._constant(f"{name}_{end}", np.asarray(bound, itype.dtype))
+            add_constant(self.graph, f"{name}_{end}", np.asarray(bound, itype.dtype))
             for end, bound in (("lowest", itype.qmin), ("highest", itype.qmax))
         ]
-        q = ir.node("QuantizeLinear", [value, scale, zero_point], outputs=[wide], name=f"{name}_Q")
-        return [q, ir.node("Clip", [wide, *ends], outputs=[codes], name=f"{name}_Clip")], codes
+        q = self._node("QuantizeLinear", [value, scale, zero_point], wide, f"{name}_Q")
+        return [q, self._node("Clip", [wide, *ends], codes, f"{name}_Clip")], codes
 
     def constants_of_layer(self, node: ir.Node, layer: EncodedLayer) -> None:
         """Replace a layer's float weight and bias by codes behind DequantizeLinear."""
         weight = node.inputs[1]
         assert weight is not None and weight.name is not None and is_layer(node)
-        name = self._fresh(weight.name)
+        name = self._stem(weight.name)
         node.replace_input_with(1, self._weight(node, name, layer))
         if layer.bias is None:
             return
@@ -155,7 +161,7 @@ class _Writer:
             node.resize_inputs(3)
         axis = 0 if layer.scale.ndim else None
         scale = layer.bias_scale if axis is not None else layer.bias_scale[:1].reshape(())
-        node.replace_input_with(2, self._dequantized(node, self._fresh(stem), layer.bias, scale, None, axis))
+        node.replace_input_with(2, self._dequantized(node, self._stem(stem), layer.bias, scale, None, axis))
 
     def _weight(self, node: ir.Node, name: str, layer: EncodedLayer) -> ir.Value:
         """The float value of a layer's codes.
@@ -174,11 +180,9 @@ class _Writer:
             return self._dequantized(node, name, codes, scale, zeros.reshape(scale.shape), axis, layer.group)
         rows = np.ascontiguousarray(layout.rows(codes).reshape(len(scale), -1))
         flat = self._dequantized(node, name, rows, scale, zeros, 1, layer.group)
-        shape = self._constant(f"{name}_shape", np.asarray(codes.shape, np.int64))
-        whole = _value(f"{name}_whole", ir.DataType.FLOAT, ir.Shape(codes.shape))
-        self.graph.insert_before(
-            node, [ir.node("Reshape", [flat, shape], outputs=[whole], name=f"{name}_whole")]
-        )
+        shape = add_constant(self.graph, f"{name}_shape", np.asarray(codes.shape, np.int64))
+        whole = self._value(f"{name}_whole", ir.DataType.FLOAT, ir.Shape(codes.shape))
+        self.graph.insert_before(node, [self._node("Reshape", [flat, shape], whole, f"{name}_whole")])
         return whole
 
     def constants_of_integer(self, node: ir.Node) -> None:
@@ -189,7 +193,7 @@ class _Writer:
                 continue
             codes = quantize(array.astype(np.float32), p).astype(p.itype.dtype)
             zero_point = np.asarray(p.zero_point, p.itype.dtype)
-            name = self._fresh(str(value.name))
+            name = self._stem(str(value.name))
             node.replace_input_with(index, self._dequantized(node, name, codes, p.scale, zero_point, None))
 
     def _dequantized(
@@ -202,37 +206,39 @@ class _Writer:
         axis: int | None,
         group: int = 0,
     ) -> ir.Value:
-        inputs = [self._constant(f"{name}_q", codes), self._constant(f"{name}_s", scale)]
-        if zero_point is not None:
-            inputs.append(self._constant(f"{name}_z", zero_point))
-        after = _value(f"{name}_dq", ir.DataType.FLOAT, ir.Shape(codes.shape))
+        arrays = ((CODES, codes), ("_s", scale), *([] if zero_point is None else [("_z", zero_point)]))
+        inputs = [register_constant(self.graph, name + ending, array) for ending, array in arrays]
+        after = _typed(f"{name}_dq", ir.DataType.FLOAT, ir.Shape(codes.shape))
         attributes = ({} if axis is None else {"axis": axis}) | ({"block_size": group} if group else {})
-        dq = ir.node("DequantizeLinear", inputs, attributes, outputs=[after], name=f"{name}_DQ")
+        dq = self._node("DequantizeLinear", inputs, after, f"{name}_DQ", attributes)
         self.graph.insert_before(node, [dq])
         return after
 
     def _parameters(self, source: str) -> tuple[ir.Value, ir.Value]:
         if source not in self.scales:
             p = self.params[source]
-            scale = self._constant(f"{source}_s", np.asarray(p.scale, np.float32))
-            zero_point = self._constant(f"{source}_z", np.asarray(p.zero_point, p.itype.dtype))
+            scale = add_constant(self.graph, f"{source}_s", np.asarray(p.scale, np.float32))
+            zero_point = add_constant(self.graph, f"{source}_z", np.asarray(p.zero_point, p.itype.dtype))
             self.scales[source] = scale, zero_point
         return self.scales[source]
 
-    def _constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        value = _value(name, ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape))
-        value.const_value = ir.tensor(array, name=name)
-        self.graph.register_initializer(value)
-        return value
+    def _stem(self, name: str) -> str:
+        """What the names around a constant begin with; numbered for the second node that reads it (tied weights)."""
+        return unique_stem(self.graph, name, (CODES, "_s", "_z", "_dq"))
 
-    def _fresh(self, name: str) -> str:
-        """The name itself, or with a number where another node's constant took it (tied weights)."""
-        candidate, number = name, 1
-        while f"{candidate}_q" in self.graph.initializers:
-            number += 1
-            candidate = f"{name}_{number}"
-        return candidate
+    def _value(self, stem: str, dtype: ir.DataType | None, shape: ir.Shape | None) -> ir.Value:
+        return _typed(unique_name(self.graph, stem), dtype, shape)
+
+    def _node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        output: ir.Value,
+        stem: str,
+        attributes: Mapping[str, int] | None = None,
+    ) -> ir.Node:
+        return ir.node(op, inputs, attributes, outputs=[output], name=unique_node_name(self.graph, stem))
 
 
-def _value(name: str, dtype: ir.DataType | None, shape: ir.Shape | None) -> ir.Value:
+def _typed(name: str, dtype: ir.DataType | None, shape: ir.Shape | None) -> ir.Value:
     return ir.Value(name=name, type=None if dtype is None else ir.TensorType(dtype), shape=shape)

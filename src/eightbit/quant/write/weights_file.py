@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from eightbit.arith.packing import pack, unpack, width_of
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
+from eightbit.graph.coded import float_name
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, input_at, is_op
 from eightbit.quant.choose.capable import LAYERS, channel_axis, is_layer
@@ -147,7 +148,7 @@ def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
     if bias_scale is not None and bias is not None:
         bias_scale = np.broadcast_to(bias_scale, bias.shape)
     codes = codes if shape is None else codes.reshape(shape)
-    name = str(source.inputs[0].name).removesuffix("_q")
+    name = float_name(source.inputs[0])
     return name, EncodedLayer(codes, np.asarray(scale, np.float32), bias, bias_scale, group)
 
 
