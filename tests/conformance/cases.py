@@ -507,6 +507,21 @@ ROWS: tuple[Row, ...] = (
         unary("AveragePool", (2, 16, 7, 7), out="mean", kernel_shape=[7, 7]),
         "QLinearAveragePool",
     ),
+    *(
+        Row(
+            f"AveragePool whole image, padded {inc}",
+            unary(
+                "AveragePool",
+                (2, 5, 3, 4),
+                out="random",
+                kernel_shape=[3, 4],
+                pads=[1, 1, 1, 2],
+                count_include_pad=inc,
+            ),
+            "QLinearAveragePool",
+        )
+        for inc in (0, 1)
+    ),
     Row(
         "AveragePool one axis",
         unary("AveragePool", (2, 6, 21), out="random", kernel_shape=[4], strides=[2], pads=[1, 2]),

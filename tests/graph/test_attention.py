@@ -108,6 +108,18 @@ def test_prepare_finds_attention_behind_linear_layers_of_rank_three():
         ),  # channels in another order
         ("s = Add (s0, mask)", "s = Mul (s0, mask)", 1),
         ("v2 = Reshape (v0, ht)", "v2 = Reshape (k0, ht)", 2),  # one layer makes keys and values
+        # A factor or a transposed weight: not the layer x W^T + b of the equations.
+        ("k0 = Gemm <transB=1>", "k0 = Gemm <transB=0>", 1),
+        ("k0 = Gemm <transB=1>", "k0 = Gemm <transB=1, alpha=0.5>", 1),
+        ("v0 = Gemm <transB=1>", "v0 = Gemm <transB=1, beta=0.5>", 1),
+        ("o = Gemm <transB=1>", "o = Gemm <transB=1, alpha=0.5>", 1),
+        ("o = Gemm <transB=1>", "o = Gemm <transB=1, beta=0.5>", 1),
+        ("v0 = Gemm <transB=1> (fx, wv, bv)", "v0 = Gemm <transB=1> (fx, wv, rowed)", 1),  # a bias of (1, 8)
+        # Another reader of what the equations speak of.
+        ("y = Reshape (o, ot)", "o1 = MatMul (k0, wz) o2 = Add (o, o1) y = Reshape (o2, ot)", 1),
+        ("y = Reshape (o, ot)", "o1 = MatMul (v0, wz) o2 = Add (o, o1) y = Reshape (o2, ot)", 1),
+        ("y = Reshape (o, ot)", "o1 = MatMul (r, wz) o2 = Add (o, o1) y = Reshape (o2, ot)", 1),
+        ("p = Softmax <axis=-1> (s)", "s1 = Softmax <axis=-1> (s) p = Add (s1, s0)", 2),
     ],
 )
 def test_biases_stay_where_attention_would_see_them_go(old: str, new: str, kept: int):
@@ -116,8 +128,9 @@ def test_biases_stay_where_attention_would_see_them_go(old: str, new: str, kept:
     if "MatMul (v, p)" in body:  # (4, S) x (S, S): the layout of another kind of attention
         body = body.replace("v = Transpose <perm=[0,2,1,3]>", "v = Transpose <perm=[0,2,3,1]>")
         body = body.replace("t = Transpose <perm=[0,2,1,3]>", "t = Transpose <perm=[0,3,1,2]>")
-    model = attention(body, z=normal(6, seed=30))
+    spare = {"z": normal(6, seed=30), "wz": normal(8, 6, seed=31), "rowed": normal(1, 8, seed=32)}
+    model = attention(body, **spare)
     assert fold_attention_biases(model) == 2 - kept
     if "[0,2,3,1]> (c)" not in body:  # that one mixes rows and channels: its shapes fit only for S = 8 / 4
-        assert_same(attention(body, z=normal(6, seed=30)), model)
+        assert_same(attention(body, **spare), model)
     assert ops(model).count("Gemm") == 4

@@ -156,6 +156,55 @@ def test_scales_bring_channels_together_and_never_reorder_or_shrink_them(values,
     assert scaled.max() <= largest * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("peaks", "strength", "expected"),
+    [
+        ([[1, 0.25, 4]], 0.5, [2, 4, 1]),  # r ** -1/2, relative to the largest channel
+        ([[1, 0.25, 4]], 1, [4, 16, 1]),
+        ([[1, 0.25, 4]], 0, [1, 1, 1]),
+        (
+            [[1, 0.01, 4], [5, 0.05, 0.05]],
+            1,
+            [1, 100**1.0, 1],
+        ),  # the tensor where a channel is largest counts
+        ([[64, 1, 0.9, 1e-9]], 1, [1, 64, 64, 64]),  # no channel grows more than LARGEST times
+        ([[4096, 1, 0.9, 1e-9]], 0.5, [1, 64, 64, 64]),
+        ([[3, 0]], 1, [1, 1]),  # a dead channel stays
+        ([[0, 0], [0, 0]], 1, [1, 1]),
+    ],
+)
+def test_scales_follow_the_equation_up_to_their_cap(peaks, strength, expected):
+    found = channel_scales([np.float32(p) for p in peaks], strength)
+    # Peaks are float32: a relative 1e-7 in each ratio.
+    np.testing.assert_allclose(found, np.minimum(expected, 64.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "closed", "elastic"),
+    [
+        ("Relu (a)", False, True),
+        ("Clip (a, zero)", False, True),
+        ("Clip (a, zero, inf)", False, True),
+        ("Clip (a, zero, six)", False, False),
+        ("Clip (a, zero, huge)", False, False),  # however far away: a new input may reach it
+        ("Clip (a, low, six)", True, False),
+        ("Clip (a, tiny)", True, False),  # any lower bound but zero moves with the scale
+        ("Clip (a, , six)", True, False),
+        ("Clip (a, zero, k)", True, False),  # a bound that only the caller knows
+    ],
+)
+def test_a_group_is_elastic_if_scaling_passes_its_clamp(clip, closed, elastic):
+    body = f"""g (float[N,3,8,8] x, float k) => (float[N,5,8,8] y) {{
+        a = Conv <kernel_shape=[1,1]> (x, w1)
+        m = {clip}
+        y = Conv <kernel_shape=[1,1]> (m, w2)
+    }}"""
+    bounds = {"zero": 0, "six": 6, "huge": 1e30, "inf": np.inf, "low": -1, "tiny": 1e-6}
+    consts = {name: np.float32(v) for name, v in bounds.items() if name in clip}
+    model = graph(body, w1=normal(4, 3, 1, 1), w2=normal(5, 4, 1, 1), **consts)
+    assert (len(channel_groups(model)), len(elastic_groups(model))) == (not closed, elastic)
+
+
 def test_bad_arguments_are_named():
     model = block()
     with pytest.raises(QuantizationError, match=r"equalize\(strength=2\): it must lie in \[0, 1\]"):

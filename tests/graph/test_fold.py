@@ -295,6 +295,37 @@ def test_static_shapes_and_constants_are_folded() -> None:
     assert ops(prepared) == ["Reshape"]
 
 
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("less", [0, 9], ids=["lengths", "negative"])
+@pytest.mark.parametrize("by", [(2,), (3, 4), (-2,), (1, -3), (7,)], ids=str)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_arithmetic_on_lengths_is_onnx_arithmetic(
+    op: str, less: int, by: tuple[int, ...], swapped: bool
+) -> None:
+    """Integers as ONNX counts them: division truncates towards zero, short operands are repeated."""
+    operands = "(k, h)" if swapped else "(h, k)"
+    model = graph(
+        f"g (float[5,8] x) => (float[5,8] y) {{ s = Shape(x) h = Sub(s, less) d = {op}{operands}"
+        "f = Cast<to=1>(d) m = ReduceSum<keepdims=0>(f) w = ReduceMax<keepdims=0>(f)"
+        "n = Mul(m, w) y = Add(x, n) }",
+        less=np.array([less], np.int64),
+        k=np.array(by, np.int64),
+    )
+    folded, _ = applied(model, settle.settle)
+    if less == 0 and min(by) > 0:
+        assert op not in ops(folded)[:-2]
+
+
+def test_a_length_divided_by_zero_is_unknown_and_no_error() -> None:
+    model = graph(
+        "g (float[5,8] x) => (float[N,M] y) { s = Shape(x) d = Div(s, k) y = Reshape(x, d) }",
+        k=np.array([1, 0], np.int64),
+    )
+    (reshape,) = prepare(model).graph
+    target = constant(reshape.inputs[1])
+    assert target is not None and target.tolist() == [5, -1]
+
+
 def test_a_constant_of_absurd_size_is_neither_computed_nor_propagated() -> None:
     model = graph(
         "g (float[1] x) => (float[N] y) { c = ConstantOfShape(n) y = Add(x, c) }", n=np.array([10**12])

@@ -102,9 +102,28 @@ def test_graphs_of_another_quantizer(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run(program, {"x": x}, island=run_island)["y"], expected)
 
 
-def test_codes_with_another_reader_stay_an_island() -> None:
+@pytest.mark.parametrize("reader", ["output", "cast"])
+@pytest.mark.parametrize(
+    ("op", "index"),
+    [
+        ("DynamicQuantizeLinear", 0),  # codes
+        ("DynamicQuantizeLinear", 1),  # scale
+        ("DynamicQuantizeLinear", 2),  # zero point
+        ("MatMulInteger", 0),
+        ("Cast", 0),
+        ("Mul", 0),  # the first Mul: of the scales
+    ],
+)
+def test_what_a_layer_hides_is_not_hidden_from_another_reader(op: str, index: int, reader: str) -> None:
+    """Whatever of a dynamic layer is read by another node, or given away, has ONNX's own value."""
     qdq = layer(12, 5)
-    qdq.graph.outputs.append(next(n for n in qdq.graph if n.op_type == "MatMulInteger").outputs[0])
+    value = next(n for n in qdq.graph if n.op_type == op).outputs[index]
+    if reader == "cast":
+        cast = ir.node("Cast", [value], {"to": ir.DataType.DOUBLE}, name="other")
+        cast.outputs[0].name, cast.outputs[0].dtype = "seen", ir.DataType.DOUBLE
+        qdq.graph.append(cast)
+        value = cast.outputs[0]
+    qdq.graph.outputs.append(value)
     program = lower(qdq)
     assert [type(op) for op in program.ops] == [p.FloatIsland]
     x = normal(3, 12)

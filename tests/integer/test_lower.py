@@ -92,6 +92,24 @@ def test_a_chain_of_one_code_is_one_table() -> None:
     assert_same_integers(g, {"x": codes((3, 256), 0.05, 120)})
 
 
+@pytest.mark.parametrize("op", ["Mul", "PRelu", "Max", "Pow"])
+@pytest.mark.parametrize(
+    ("operand", "is_table"),
+    [((), True), ((1,), True), ((1, 1, 1), True), ((256,), False), ((3, 1), False), ((3, 256), False)],
+)
+def test_an_operand_for_each_channel_makes_no_table(
+    op: str, operand: tuple[int, ...], is_table: bool
+) -> None:
+    """A table is a function of the code alone; 256 channels would even have its length."""
+    g = Graph()
+    x = g.input("x", [2, 3, 256], 0.02, 0)
+    numbers = np.random.default_rng(5).uniform(0.5, 1.5, operand).astype(np.float32)
+    g.node(op, [x, g.const("k", numbers)], ["bent"])
+    g.output(g.op("Sqrt", ["bent"], "y", 0.02, 3))
+    assert ("Lookup" in kinds(g), "FloatIsland" in kinds(g)) == (is_table, not is_table)
+    assert_same_integers(g, {"x": codes((2, 3, 256), 0.02, 0)})
+
+
 def test_what_has_no_rule_is_an_island() -> None:
     g = Graph()
     x = g.input("x", [2, 3, 8], 0.02, 120)

@@ -11,6 +11,7 @@ import eightbit as eb
 from eightbit.arith.affine import sqnr_db
 from eightbit.deploy.sessions import OnnxRuntime, integer_tensors, run_island
 from eightbit.errors import EngineError, LoadError
+from eightbit.graph.embeddings import code_table
 from eightbit.graph.model import constant
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.run import FloatSession, to_bytes
@@ -106,6 +107,26 @@ def test_the_engine_and_onnx_runtime_have_no_differing_number(recipe, shape):
     rows = FloatSession(qdq, ["rows"], optimize=False).run(feeds)["rows"]
     op = next(op for op in program.ops if isinstance(op, p.Embedding))
     np.testing.assert_array_equal(op.table[feeds["ids"]] * op.scale[feeds["ids"]][..., None], rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("words_s", np.full((ROWS, 1), 0.01, np.float32)),  # a look-up, as it should be
+        ("words_s", np.full((ROWS, WIDTH), 0.01, np.float32)),  # a scale a number
+        ("words_s", np.full((ROWS + 7, 1), 0.01, np.float32)),  # rows without codes
+        ("words_s", np.full((ROWS,), 0.01, np.float32)),
+        ("words_s", np.full((ROWS, 1, 1), 0.01, np.float32)),
+        ("words_q", np.zeros((ROWS, WIDTH), np.int32)),
+        ("words_q", np.zeros((ROWS, WIDTH, 1), np.int8)),
+    ],
+    ids=lambda a: a if isinstance(a, str) else f"{a.dtype}{a.shape}",
+)
+def test_only_a_table_with_one_scale_a_row_is_a_lookup(name, array):
+    model = quantized(ALONE)
+    model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    found = [node.name for node in model.graph if code_table(node) is not None]
+    assert found == (["rows"] if array.shape == (ROWS, 1) else [])
 
 
 def test_an_id_outside_the_table_is_an_error_in_both_engines():

@@ -11,8 +11,9 @@ from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.encode.weights import BIAS_LIMIT, encode_layer, fit_scale
 from eightbit.quant.methods.calibrators import MSE
 from eightbit.quant.methods.rounding import GPTQ
+from eightbit.quant.observe import moments as observed
 from eightbit.quant.observe.layout import Layout
-from eightbit.quant.observe.moments import layer_moments
+from eightbit.quant.observe.moments import Moments, layer_moments
 from tests.graph.graphs import graph, normal
 
 CONVS = {
@@ -71,6 +72,40 @@ def test_moments_are_sums_over_all_positions():
     np.testing.assert_allclose(found.mean[0], columns.mean(axis=1), rtol=0, atol=1e-5)
     halves = [layer_moments(model, ("c",), part)["c"] for part in (x[:1], x[1:])]
     np.testing.assert_allclose((halves[0] + halves[1]).hessian, found.hessian, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", ["dense", "depthwise"])
+@pytest.mark.parametrize("elements", [1, 3000, 2**20])
+def test_moments_do_not_depend_on_how_samples_are_taken_together(case, elements, monkeypatch):
+    model = conv(*CONVS[case])
+    node = next(iter(model.graph))
+    node.name = "c"
+    x = normal(5, 3, 9, 8)
+    columns = Layout.of(node).positions(x).astype(np.float64)
+    monkeypatch.setattr(observed, "ELEMENTS", elements)
+    found = layer_moments(model, ("c",), x)["c"]
+    assert found.count == columns.shape[2]
+    # As above.
+    np.testing.assert_allclose(found.hessian, columns @ columns.transpose(0, 2, 1), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.total, columns.sum(axis=2), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 400])
+def test_few_positions_are_distrusted_in_every_direction(count):
+    """With N positions of K inputs, half of K / N of the mean spread is added to the spread that was seen."""
+    inputs = 6
+    x = (normal(2, inputs, count) * np.float32(3) + np.float32(1)).astype(np.float32)
+    found = Moments.of(x)
+    seen = x.astype(np.float64)
+    mean = seen.mean(axis=2)
+    np.testing.assert_allclose(found.mean, mean, rtol=0, atol=1e-6)
+    for g in range(2):
+        centred = seen[g] - mean[g][:, None]
+        spread = centred @ centred.T
+        added = 0.5 * np.trace(spread) / count + 1e-5 * (seen[g] ** 2).sum() / inputs
+        # Sums of up to 400 squares of size 10 in float32.
+        np.testing.assert_allclose(found.centred[g], spread + added * np.eye(inputs), rtol=1e-4, atol=2e-3)
+        assert np.linalg.eigvalsh(found.centred[g]).min() > 0
 
 
 @pytest.mark.parametrize("case", ["dense", "depthwise", "dilated", "strided, uneven pads"])

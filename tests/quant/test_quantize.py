@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 import eightbit as eb
+from eightbit.arith.affine import INT8, dequantize, params_from_range, quantize, sqnr_db
 from eightbit.deploy.sessions import optimized_ops, run_island
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.prepare.fold import prepare
@@ -442,6 +443,28 @@ def test_sums_with_outliers_that_only_float_reads_stay_in_float():
         strained = [i for i in placement.islands if i.reason.startswith("outliers: codes would keep")]
         assert [i.node for i in strained] == kept
         assert [op for op, _ in optimized_ops(q)].count("QLinearAdd") == 2 - len(kept)
+
+
+def test_a_sum_stays_in_float_where_its_codes_would_keep_less_than_28_db():
+    """The threshold against the noise itself, outlier by outlier: the decision is taken from a histogram."""
+    recipe = Recipe(
+        activations=Activations(range=Percentile(100), symmetric=False), smooth=False, equalize=False
+    )
+    kept_db, stays = [], []
+    for outlier in np.geomspace(20, 200, 16):
+        data = normal(64, 6, 8)
+        data[3, 2, 5] = outlier
+        model = residual_stream()
+        s = FloatSession(model, ["s"]).run({"x": data})["s"]
+        codes = params_from_range(float(s.min()), float(s.max()), INT8)
+        kept_db.append(sqnr_db(s, dequantize(quantize(s, codes), codes)))
+        _, placement, _ = quantize_graph(model, data, recipe)
+        stays.append("s" in {i.node for i in placement.islands if i.reason.startswith("outliers")})
+    # Bins of the histogram, and noise taken as uniform: half a dB.
+    clear = [(db < 28, stay) for db, stay in zip(kept_db, stays, strict=True) if abs(db - 28) > 0.5]
+    assert all(below == stay for below, stay in clear), list(zip(kept_db, stays, strict=True))
+    assert min(abs(db - 28) for db in kept_db) < 1.5
+    assert {stay for _, stay in clear} == {False, True}
 
 
 def test_smooth_is_a_choice_and_must_be_a_fraction():

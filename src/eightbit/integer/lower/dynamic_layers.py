@@ -21,7 +21,8 @@ from eightbit.integer import program as p
 def dynamic_layers(qdq: ir.Model) -> tuple[list[p.Op], set[ir.Node]]:
     """The operations of every dynamic layer of the graph, and the nodes that they stand for.
 
-    A DynamicQuantizeLinear with a reader that is no such layer is left, with all its readers, to the float islands.
+    A DynamicQuantizeLinear with a reader that is no such layer, or with an output that is one of the graph, is left,
+    with all its readers, to the float islands.
     """
     ops: list[p.Op] = []
     covered: set[ir.Node] = set()
@@ -32,7 +33,8 @@ def dynamic_layers(qdq: ir.Model) -> tuple[list[p.Op], set[ir.Node]]:
         layers = [layer for product in products if (layer := _layer(node, product)) is not None]
         nodes = {node}.union(*(nodes for _, nodes in layers))
         readers = {use.node for value in node.outputs for use in value.uses()}
-        if len(layers) < len(products) or not readers <= nodes or not layers:
+        given_away = any(value.is_graph_output() for value in node.outputs)
+        if len(layers) < len(products) or not readers <= nodes or not layers or given_away:
             continue
         codes, scale, zero_point = (str(value.name) for value in node.outputs)
         ops.append(p.DynamicQuantize(str(node.name), (str(node.inputs[0].name),), (codes, scale, zero_point)))  # type: ignore[union-attr]
