@@ -451,7 +451,7 @@ def test_a_sum_stays_in_float_where_its_codes_would_keep_less_than_28_db():
         activations=Activations(range=Percentile(100), symmetric=False), smooth=False, equalize=False
     )
     kept_db, stays = [], []
-    for outlier in np.geomspace(20, 200, 16):
+    for outlier in np.geomspace(40, 100, 12):
         data = normal(64, 6, 8)
         data[3, 2, 5] = outlier
         model = residual_stream()
@@ -460,10 +460,9 @@ def test_a_sum_stays_in_float_where_its_codes_would_keep_less_than_28_db():
         kept_db.append(sqnr_db(s, dequantize(quantize(s, codes), codes)))
         _, placement, _ = quantize_graph(model, data, recipe)
         stays.append("s" in {i.node for i in placement.islands if i.reason.startswith("outliers")})
-    # Bins of the histogram, and noise taken as uniform: half a dB.
-    clear = [(db < 28, stay) for db, stay in zip(kept_db, stays, strict=True) if abs(db - 28) > 0.5]
+    # Bins of the histogram, and noise taken as uniform: a tenth of a dB.
+    clear = [(db < 28, stay) for db, stay in zip(kept_db, stays, strict=True) if abs(db - 28) > 0.1]
     assert all(below == stay for below, stay in clear), list(zip(kept_db, stays, strict=True))
-    assert min(abs(db - 28) for db in kept_db) < 1.5
     assert {stay for _, stay in clear} == {False, True}
 
 

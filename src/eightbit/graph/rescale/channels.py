@@ -95,7 +95,7 @@ def channel_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
 def channel_peaks(
     model: ir.Model, tensors: Iterable[str], data: Any, *, axis: int = CHANNEL_AXIS
 ) -> dict[str, np.ndarray]:
-    """The largest magnitude of each channel, (C,) float32, of each of `tensors` over `data` (see `feeds.samples`).
+    """The largest magnitude of each channel, (C,) float32, of each of `tensors` over `data` (see `graph.samples`).
 
     Channels lie along `axis`: 1 in convolutional networks, -1 in transformers. A maximum depends neither on the order
     nor on the batching of the data. Raises CalibrationError for data that do not fit or a value that is not finite.

@@ -21,7 +21,7 @@ def corrected_bias(
 ) -> NDArray[np.float32]:
     """The bias (C,) float32 that keeps the mean output: bias - (dequantized - rows) · mean(x).
 
-    `rows` and `dequantized` are (G, channels of the group, K) as from `moments.rows_of`; a missing bias counts as 0.
+    `rows` and `dequantized` are (G, channels of the group, K) as from `layout.Layout.rows`; a missing bias counts as 0.
     """
     shift = np.einsum("gck,gk->gc", dequantized.astype(np.float64) - rows, moments.mean).reshape(-1)
     return ((0.0 if bias is None else bias.astype(np.float64)) - shift).astype(np.float32)

@@ -53,7 +53,7 @@ def calibrate(
     *,
     progress: Progress | None = None,
 ) -> dict[str, State]:
-    """A state of `calibrator` for each of `tensors`, filled from `data` (see `feeds.samples` for what it may be).
+    """A state of `calibrator` for each of `tensors`, filled from `data` (see `graph.samples` for what it may be).
 
     A mapping gives each tensor its own calibrator.
 

@@ -94,7 +94,7 @@ class Moments:
 def layer_moments(
     model: ir.Model, layers: tuple[str, ...], data: Any, *, progress: Progress | None = None
 ) -> dict[str, Moments]:
-    """Moments of the inputs of the named layers over `data` (see `feeds.samples`).
+    """Moments of the inputs of the named layers over `data` (see `graph.samples`).
 
     Raises CalibrationError for data that do not fit or an input of a layer that is not finite.
     """
