@@ -54,3 +54,38 @@ def test_open_of_a_float_file_says_to_load_it(files):
 def test_open_takes_a_proto(files):
     path, x = files / "static.onnx", images(2)
     np.testing.assert_array_equal(eb.open(onnx.load(path))(x), eb.open(path)(x))
+
+
+def twice(graph):
+    """One name for two tensors."""
+    graph[1].outputs[0].name = graph[0].outputs[0].name
+
+
+def without_codes(graph):
+    """A quantized model in which nothing is."""
+    for node in graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.op_type = "Identity"
+            node.attributes.clear()
+            node.resize_inputs(1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "quantized", "said"),
+    [
+        (twice, True, "single static assignment"),
+        (twice, False, "single static assignment"),
+        (without_codes, True, "float model"),
+    ],
+)
+def test_a_file_that_would_not_open_is_not_written(files, tmp_path, spoil, quantized, said):
+    model = eb.open(files / "static.onnx") if quantized else eb.load(files / "float.onnx")
+    path = tmp_path / "kept.onnx"
+    path.write_bytes(b"what was there")
+    spoil(model.ir.graph)
+    with pytest.raises(
+        eb.ExportError, match=rf"kept\.onnx is not written, .*{said}.*report the model"
+    ) as caught:
+        model.save(path)
+    assert "\n" not in str(caught.value)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"what was there"]

@@ -81,8 +81,8 @@ class Model(_Runnable):
         return _bare(self._session.run(_feeds(inputs, self.inputs, nan=True)), inputs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the float graph as ONNX; the file appears whole or not at all. Raises ExportError."""
-        return save_graph(self.ir, path)
+        """Write the float graph as ONNX: a file that `load` reads, whole or not at all. Raises ExportError."""
+        return save_graph(self.ir, path, load_graph)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -151,11 +151,11 @@ class QuantizedModel(_Runnable):
         raise EngineError(f"unknown engine {engine!r}; choose 'onnxruntime' or 'numpy'")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the quantized graph as ONNX; the file appears whole or not at all. Raises ExportError.
+        """Write the quantized graph as ONNX: a file that `open` reads, whole or not at all. Raises ExportError.
 
         Weights whose codes fit four or two bits are packed, two or four to a byte; `open` unpacks them.
         """
-        return save_graph(self.ir, path)
+        return save_graph(self.ir, path, _opened)
 
 
 def load(source: Any, example: Any = None) -> Model:
@@ -205,14 +205,19 @@ def _as_trained(module: Any, calibration: Any, recipe: Recipe | None) -> Quantiz
 
 def open(path: str | os.PathLike[str]) -> QuantizedModel:
     """Read back what `QuantizedModel.save` wrote. Raises LoadError, also for a graph without quantized tensors."""
-    graph = load_graph(path)
+    return QuantizedModel(_opened(path))
+
+
+def _opened(source: str | os.PathLike[str] | bytes) -> ir.Model:
+    """The graph of a file that `QuantizedModel.save` wrote, or of its bytes."""
+    graph = load_graph(source)
     if first_codes(graph) is None:
         raise LoadError(
-            f"{_called(path)} is a float model, with no DequantizeLinear in it; use eightbit.load, which reads those"
+            f"{_called(source)} is a float model, with no DequantizeLinear in it; use eightbit.load, which reads those"
         )
     unpack_in_place(graph)
     infer_shapes(graph)  # the file leaves them out
-    return QuantizedModel(graph)
+    return graph
 
 
 def save_weights(q: QuantizedModel, path: str | os.PathLike[str]) -> Path:
@@ -233,6 +238,8 @@ def load_weights(model: Model, path: str | os.PathLike[str]) -> QuantizedModel:
 
 def _called(source: Any) -> str:
     """How a message calls what was to be loaded: a file by its path."""
+    if isinstance(source, bytes):
+        return "this file"
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
 
 

@@ -24,8 +24,8 @@ from eightbit.graph.source import frameworks, naming, onnx_file
 def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> ir.Model:
     """Turn `source` into a float graph.
 
-    `source`: a torch.nn.Module (needs `example`, one input set), a keras.Model, the path of an ONNX file, an
-    onnx.ModelProto or an onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
+    `source`: a torch.nn.Module (needs `example`, one input set), a keras.Model, the path of an ONNX file or its bytes,
+    an onnx.ModelProto or an onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
     Raises LoadError (unreadable, unsafe, not finite, op unknown to ONNX Runtime) or MissingExtra.
     """
     if isinstance(source, ir.Model):
@@ -36,6 +36,8 @@ def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> 
         model = ir.from_proto(onnx_file.checked(copy))
     elif isinstance(source, str | os.PathLike):
         model = ir.from_proto(onnx_file.read_file(source))
+    elif isinstance(source, bytes):
+        model = ir.from_proto(onnx_file.read_bytes(source))
     elif frameworks.is_torch(source):
         model = frameworks.from_torch(source, example)
     elif frameworks.is_keras(source):

@@ -42,19 +42,29 @@ def read_file(path: str | os.PathLike[str]) -> onnx.ModelProto:
         data = file.read_bytes()
     except OSError as cause:
         raise LoadError(f"{file} cannot be read: {cause.strerror}; give the path of an .onnx file") from cause
-    try:
-        proto = onnx.load_model_from_string(data)
-    except DecodeError as cause:
-        raise LoadError(f"{file} is truncated or not an ONNX file; export or copy it again") from cause
-    if proto.ir_version == 0 or not proto.HasField("graph") or not proto.graph.node:
-        raise LoadError(
-            f"{file} is truncated or not an ONNX file: it holds no graph; export or copy it again"
-        )
+    proto = _parsed(data, str(file))
     try:
         _load_external(proto, file)
         return checked(proto)
     except LoadError as cause:
         raise LoadError(f"{file}: {cause}") from cause.__cause__
+
+
+def read_bytes(data: bytes) -> onnx.ModelProto:
+    """The same for the bytes of a file that holds its weights itself."""
+    return checked(_parsed(data, f"what these {len(data):,} bytes hold"))
+
+
+def _parsed(data: bytes, called: str) -> onnx.ModelProto:
+    try:
+        proto = onnx.load_model_from_string(data)
+    except DecodeError as cause:
+        raise LoadError(f"{called} is truncated or not an ONNX file; export or copy it again") from cause
+    if proto.ir_version == 0 or not proto.HasField("graph") or not proto.graph.node:
+        raise LoadError(
+            f"{called} is truncated or not an ONNX file: it holds no graph; export or copy it again"
+        )
+    return proto
 
 
 def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
