@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 import eightbit as eb
@@ -89,3 +90,16 @@ def test_a_file_that_would_not_open_is_not_written(files, tmp_path, spoil, quant
         model.save(path)
     assert "\n" not in str(caught.value)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"what was there"]
+
+
+def test_a_graph_by_hand_gets_the_names_that_it_lacks():
+    proto = small_net()
+    for node in proto.graph.node:
+        node.name = ""
+    graph = ir.from_proto(proto)
+    model = eb.Model(graph)
+    assert [node.name for node in model.ir.graph] == ["c1", "r1", "c2", "a", "r2", "p", "g", "f", "logits"]
+    assert not any(node.name for node in graph.graph)  # the caller's stays as it was
+    q = eb.quantize(model, images(8))
+    assert q.report.islands == () and q(images(2)).shape == (2, 5)
+    assert eb.Model(model.ir).ir is model.ir

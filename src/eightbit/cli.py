@@ -23,8 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import eightbit
 from eightbit.data.batch_axis import joined
-from eightbit.data.feeds import LABELS, Feeds, TensorSpec, feed
+from eightbit.data.feeds import Feeds, feed
+from eightbit.data.given import LABELS
 from eightbit.data.npz import write_npz
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import (
     CalibrationError,
     EightbitError,
@@ -41,7 +43,7 @@ from eightbit.model import open as open_quantized
 from eightbit.plot.look import pyplot
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
-from eightbit.report.comparison import LAYER_SAMPLES, compare, measure, pair
+from eightbit.report.comparison import LAYER_SAMPLES, compare, int8_form, measure
 from eightbit.report.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.report.explanation import PICTURES, explain
 from eightbit.report.inspection import inspect
@@ -233,8 +235,8 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
     if found.axes == {}:
         axes = [None] * len(names)
     elif found.axes and not found.fixed and len(first) == 2:
-        pair = _tuple(q.run(joined(first, found.axes), engine=engine))
-        axes = [_grown(one, two) for one, two in zip(parts[0], pair, strict=True)]
+        together = _tuple(q.run(joined(first, found.axes), engine=engine))
+        axes = [_grown(one, two) for one, two in zip(parts[0], together, strict=True)]
     columns = zip(names, axes, zip(*parts, strict=True), strict=True)
     results = {name: _column(name, column, axis) for name, axis, column in columns}
     write_npz(results, output)
@@ -267,7 +269,8 @@ def compare_command(
     as_json: bool,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
-    model, q = pair(_load(float_model), int8_model)
+    model = _load(float_model)
+    q = int8_form(model, int8_model)
     data = npz_for(model.ir, data_file, EngineError)
     if margin is not None and not data.has_labels:
         raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")

@@ -7,11 +7,9 @@ own (`graph`, `quant`, `integer`, `deploy`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
-from eightbit.data.feeds import LABELS, TensorSpec, feed, specs
-from eightbit.data.results import Array, like, output_specs
+from eightbit.data.feeds import feed
+from eightbit.data.results import Array, like
+from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.deploy.sessions import OnnxRuntime, run_island
-from eightbit.errors import CalibrationError, EngineError, LoadError, QuantizationError, printable
+from eightbit.errors import EngineError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
@@ -30,8 +29,10 @@ from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.save import save_graph
+from eightbit.graph.source.example import example_from
 from eightbit.graph.source.frameworks import is_torch
 from eightbit.graph.source.load import load_graph
+from eightbit.graph.source.naming import named
 from eightbit.integer.engine import run as run_program
 from eightbit.integer.lower import lower
 from eightbit.integer.program import Program
@@ -44,9 +45,13 @@ from eightbit.values.fields import check
 
 
 class _Runnable(HoldsGraph):
-    """A graph with named inputs and outputs. It copies and pickles; sessions are made anew where they are needed."""
+    """A graph with named inputs and outputs. It copies and pickles; sessions are made anew where they are needed.
 
-    ir: ir.Model
+    A graph whose nodes lack names of their own is copied, and the copy's nodes get some.
+    """
+
+    def __init__(self, graph: ir.Model) -> None:
+        self.ir: ir.Model = named(graph)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -64,9 +69,6 @@ class _Runnable(HoldsGraph):
 
 class Model(_Runnable):
     """A float graph, ready to run: `model(x)`."""
-
-    def __init__(self, graph: ir.Model) -> None:
-        self.ir = graph
 
     @cached_property
     def _session(self) -> FloatSession:
@@ -122,7 +124,7 @@ class QuantizedModel(_Runnable):
     """A graph of int8 codes, ready to run in ONNX Runtime (`q(x)`) or in the NumPy engine."""
 
     def __init__(self, graph: ir.Model, report: Report | None = None) -> None:
-        self.ir = graph
+        super().__init__(graph)
         self.report = report
 
     @cached_property
@@ -186,8 +188,7 @@ def quantize(
     """
     if hasattr(model, "quantized"):  # a module that was trained in integers has its own
         return _as_trained(model, calibration, recipe)
-    if not isinstance(model, Model):
-        model, calibration = _load_with_data(model, calibration)
+    model, calibration = with_data(model, calibration)
     chosen = Recipe.of(recipe).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
     return QuantizedModel(graph, Report(placement.islands, params, chosen, model.notes))
@@ -236,36 +237,25 @@ def load_weights(model: Model, path: str | os.PathLike[str]) -> QuantizedModel:
     return QuantizedModel(with_weights(model.ir, read_weights(path, model.ir)))
 
 
+def with_data(source: Any, data: Any) -> tuple[Model, Any]:
+    """A `Model` whatever the source, and the data to use with it: where every function on a model and data begins.
+
+    `source` is a `Model`, or what `load` takes; a torch module takes its example from the first batch of the data, and
+    the data that come back still begin with it. Raises LoadError, or CalibrationError for data without a batch.
+    """
+    if isinstance(source, Model):
+        return source, data
+    if not is_torch(source):
+        return load(source), data
+    example, data = example_from(source, data)
+    return load(source, example), data
+
+
 def _called(source: Any) -> str:
     """How a message calls what was to be loaded: a file by its path."""
     if isinstance(source, bytes):
         return "this file"
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"this {type(source).__name__}"
-
-
-def _load_with_data(source: Any, calibration: Any) -> tuple[Model, Any]:
-    """Load a source that may need an example input (torch), which is then the first batch of the data."""
-    if not is_torch(source):
-        return load(source), calibration
-    first, data = _peek(calibration)
-    if isinstance(first, tuple | list):  # inputs first, labels after them
-        needed = [p for p in signature(source.forward).parameters.values() if p.default is p.empty]
-        first = tuple(first[: max(1, len(needed))])
-    elif isinstance(first, Mapping):
-        first = {name: value for name, value in first.items() if name != LABELS}
-    return load(source, first), data
-
-
-def _peek(data: Any) -> tuple[Any, Any]:
-    """The first batch of `data`, and data that still begin with it."""
-    if isinstance(data, Mapping) or hasattr(data, "shape") or not isinstance(data, Iterable):
-        return data, data
-    batches = iter(data)
-    try:
-        first = next(batches)
-    except StopIteration:
-        raise CalibrationError("the calibration data hold no batch; give at least one") from None
-    return first, (chain([first], batches) if batches is data else data)
 
 
 def _feeds(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from eightbit.data.feeds import TensorSpec, batches, feed
+from eightbit.data.feeds import batches, feed
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import CalibrationError
 
 F32, I64 = np.dtype("float32"), np.dtype("int64")

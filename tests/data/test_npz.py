@@ -8,8 +8,8 @@ import pytest
 
 import eightbit as eb
 from eightbit.data import npz
-from eightbit.data.feeds import TensorSpec
 from eightbit.data.npz import read_npz, write_npz
+from eightbit.data.specs import TensorSpec
 
 FREE = (TensorSpec("x", np.dtype("float32"), (None, 3)),)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eightbit.data.feeds import TensorSpec
 from eightbit.data.replay import Replay, replayable
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import CalibrationError
 
 SPECS = (TensorSpec("x", np.dtype("float32"), (None, 3)), TensorSpec("ids", np.dtype("int64"), (None,)))

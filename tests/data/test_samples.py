@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eightbit.data.batch_axis import batch_axes
-from eightbit.data.feeds import Feeds, TensorSpec
+from eightbit.data.feeds import Feeds
 from eightbit.data.samples import Samples
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import CalibrationError, EngineError
 
 F32, I64 = np.dtype("float32"), np.dtype("int64")

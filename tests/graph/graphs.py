@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper, parser
 
-from eightbit.data.feeds import specs
+from eightbit.data.specs import specs
 from eightbit.graph.prepare.fold import infer_shapes
 from eightbit.graph.run import FloatSession
 

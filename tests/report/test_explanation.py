@@ -90,11 +90,6 @@ def test_without_a_comparison_one_is_made(model, q, x):
     assert eb.explain(model, q, x[:20], pictures=0).comparison == eb.compare(model, q, x[:20])
 
 
-def test_data_that_run_dry_are_refused(model, q, x):
-    with pytest.raises(eb.EngineError, match="not a generator"):
-        eb.explain(model, q, (x[i : i + 1] for i in range(3)))
-
-
 def test_a_picture_is_stretched_from_black_to_white():
     grey = as_picture(np.array([[[-1.0, 0.0], [0.5, 1.0]]]))
     np.testing.assert_array_equal(grey[..., 0], [[0, 128], [191, 255]])

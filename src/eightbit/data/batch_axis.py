@@ -17,7 +17,8 @@ from typing import TypeGuard
 
 import numpy as np
 
-from eightbit.data.feeds import Feeds, TensorSpec
+from eightbit.data.feeds import Feeds
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import EightbitError
 
 Axes = dict[str, int]

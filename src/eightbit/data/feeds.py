@@ -8,70 +8,22 @@ Everything downstream (calibration, engines, comparison) sees only these dicts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from eightbit.errors import EightbitError, LoadError
+from eightbit.data.given import given, leaves
+from eightbit.data.specs import TensorSpec
+from eightbit.errors import EightbitError
 
 Feeds = dict[str, np.ndarray]
-LABELS = "labels"  # the one key of a batch that is not a model input
-BATCH_AXIS = "eightbit.batch_axis"
-"""Under this key, an input of a graph in memory knows its batch axis, once that has been found."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, dtype and shape of one graph input; `None` in the shape is a free dimension.
-
-    >>> str(TensorSpec("x", np.dtype("float32"), (None, 3, 32, 32)))
-    'x: float32 (?, 3, 32, 32)'
-    """
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int | None, ...]
-    symbols: tuple[str | None, ...] = field(default=(), compare=False, repr=False)
-    """What the file calls its axes, where it gives them names."""
-    batch: int | None = field(default=None, compare=False, repr=False)
-    """The axis that counts the samples, once it is known (see `batch_axis`); -1 for an input that has none."""
-
-    def symbol(self, axis: int) -> str | None:
-        """The file's name for an axis, or None."""
-        return self.symbols[axis] if axis < len(self.symbols) else None
-
-    def __str__(self) -> str:
-        dims = ", ".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.name}: {self.dtype} ({dims}{',' if len(self.shape) == 1 else ''})"
-
-
-def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """The inputs that a caller of `model` must supply, in graph order.
-
-    Raises LoadError if an input has no dtype or no rank (sequence and map inputs included).
-    """
-    found = []
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers:
-            continue  # IR version 3 files list weights among the inputs
-        if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
-            raise LoadError(
-                f"graph input '{value.name}' has no dtype or rank; export the model with typed tensor inputs"
-            )
-        shape = tuple(d if isinstance(d, int) else None for d in value.shape)
-        symbols = tuple(None if isinstance(d, int) else d.value for d in value.shape)
-        axis = value.meta.get(BATCH_AXIS)
-        found.append(TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, axis))
-    return tuple(found)
 
 
 def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError], *, nan: bool = False) -> Feeds:
     """Check one set of inputs against `specs` and return it as `{name: array}`.
 
-    `value` is an array or tensor (models with one input), a tuple or list with one entry per input,
+    `value` is an array or tensor (models with one input), a tuple or list with one entry per input, nested or not,
     or a dict by input name. Floats may be narrowed or widened to the input's float dtype and integers
     to its integer dtype if every value survives; nothing else is converted.
     Raises `error`, naming the input, on a wrong name, count, dtype or shape, an axis of size 0 where the
@@ -99,15 +51,14 @@ def _refuse_nan(arrays: Feeds, error: type[EightbitError]) -> None:
 def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
     """Iterate over `data` as checked batches.
 
-    One array or tensor, or one dict of arrays, is one batch. Anything else iterable yields batches:
-    arrays, dicts (key `labels` ignored) or tuples (inputs first, what follows them, labels, ignored).
-    Arrays with one axis more than their input has are stacks of batches, along their first axis. Lengths of axes that
-    may be cut to the graph's (`samples`) are not checked yet.
-    Raises `error` if `data` is not iterable, is empty, or a batch does not fit `specs`.
+    What they may be is said in `given`; labels are left out. Arrays with one axis more than their input has are
+    stacks of batches, along their first axis. Lengths of axes that may be cut to the graph's (`samples`) are not
+    checked yet.
+    Raises `error` as `given` does, if `data` are empty, or if a batch does not fit `specs`.
     """
     count = 0
-    for batch in _raw_batches(data, error):
-        for arrays in _unstacked(_named(_inputs_of(batch, specs), specs, error), specs, error):
+    for inputs, _ in given(data, specs, error):
+        for arrays in _unstacked(_named(inputs, specs, error), specs, error):
             check_shapes(arrays, specs, error, early=True)
             _refuse_nan(arrays, error)
             yield {s.name: _converted(arrays[s.name], s, error) for s in specs}
@@ -140,37 +91,13 @@ def check_shapes(
             raise error(f"input '{spec.name}' has shape {shape}: an axis of size 0 holds no data")
 
 
-def _raw_batches(data: Any, error: type[EightbitError]) -> Iterable[Any]:
-    if isinstance(data, Mapping) or is_array(data):
-        return [data]
-    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
-        raise error(
-            f"data of type {type(data).__name__} cannot be used; give an array, a dict of arrays, "
-            "or an iterable of batches (a list, DataLoader or tf.data.Dataset)"
-        )
-    return data
-
-
-def _inputs_of(batch: Any, specs: Sequence[TensorSpec]) -> Any:
-    """The model's part of a batch: labels dropped."""
-    if isinstance(batch, Mapping):
-        return {k: v for k, v in batch.items() if k != LABELS or any(s.name == LABELS for s in specs)}
-    if isinstance(batch, tuple | list):
-        if batch and isinstance(batch[0], Mapping | tuple | list):
-            return _inputs_of(batch[0], specs)  # ((a, b), labels) and ({"a": a}, labels)
-        return tuple(batch[: len(specs)])
-    return batch
-
-
-def is_array(value: Any) -> bool:
-    """Whether a value is an array or tensor of some framework."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
-def _as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> np.ndarray:
+    """`value`, an array or a tensor of any framework, as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if hasattr(value, "detach"):  # torch: a tensor that requires grad refuses __array__
         value = value.detach().cpu()
-    return np.asarray(value)
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Feeds:
@@ -181,7 +108,9 @@ def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
         if set(parts) != set(wanted):
             raise error(f"inputs given: {sorted(parts)}; inputs of the model: {wanted}; use those names")
     else:
-        listed = list(value) if isinstance(value, tuple | list) else [value]
+        listed = [*leaves(value)]
+        if any(isinstance(part, Mapping) for part in listed):
+            raise error("some inputs are given by place and some by name; give all of them in one dict")
         if len(listed) != len(specs):
             raise error(
                 f"{len(listed)} input(s) given, the model takes {len(specs)}: {'; '.join(map(str, specs))}; "
@@ -193,7 +122,7 @@ def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
 
 def _array(value: Any, spec: TensorSpec, error: type[EightbitError]) -> np.ndarray:
     try:
-        return _as_numpy(value)
+        return as_numpy(value)
     except Exception as cause:
         raise error(f"input '{spec.name}' of type {type(value).__name__} is not an array: {cause}") from cause
 
@@ -225,8 +154,7 @@ def _check_rank(array: np.ndarray, spec: TensorSpec, error: type[EightbitError])
 
 
 def _converted(array: np.ndarray, spec: TensorSpec, error: type[EightbitError]) -> np.ndarray:
-    same_family = {array.dtype.kind, spec.dtype.kind} <= {"i", "u"} or array.dtype.kind == spec.dtype.kind
-    if not same_family:
+    if array.dtype.kind not in spec.kinds:
         raise error(
             f"input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}; "
             f"preprocess it and convert with .astype({str(spec.dtype)!r})"

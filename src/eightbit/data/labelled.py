@@ -1,76 +1,102 @@
 """Data with labels among them: read once, batch by batch, the labels set aside as they pass.
 
-In: what a caller of `compare` hands over. Out: the batches unchanged, and in the end all labels as one array.
+In: what a caller hands over, and labels if they lie apart. Out: the inputs, and in the end all labels as one array,
+which is checked here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eightbit.data.feeds import LABELS, TensorSpec
-from eightbit.errors import EngineError
+from eightbit.data.feeds import as_numpy
+from eightbit.data.given import given
+from eightbit.data.replay import Replay, once
+from eightbit.data.specs import TensorSpec
+from eightbit.errors import EightbitError, EngineError
 
 
 class Labelled:
-    """Iterates over data as they were given, and keeps the labels that pass by."""
+    """Iterates over the inputs of `data`, and keeps the labels that pass by; `labels`, if given, stand in their place.
 
-    def __init__(self, data: Any, labels: Any, specs: tuple[TensorSpec, ...]) -> None:
-        self.data = [data] if is_one_batch(data, specs) else data
-        self.given, self.specs = labels, specs
-        self.seen: list[Any] = []
+    Raises `error` for data that are none.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        labels: Any,
+        specs: Sequence[TensorSpec],
+        error: type[EightbitError] = EngineError,
+    ) -> None:
+        self.data, self.apart, self.specs, self.error = data, labels, tuple(specs), error
+        self._seen: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the batches as given. Raises EngineError for data that are none."""
-        if not isinstance(self.data, Iterable) or isinstance(self.data, str | bytes):
-            raise EngineError(
-                f"data of type {type(self.data).__name__} cannot be used; give an array, a dict of arrays, or an "
-                "iterable of batches"
-            )
-        for batch in self.data:
-            self.seen.append(_labels_of(batch, self.specs))
-            yield batch
+        self._seen = []
+        for inputs, labels in given(self.data, self.specs, self.error):
+            self._seen.append(labels)
+            yield inputs
 
-    def labels(self) -> np.ndarray | None:
-        """All labels (N,), or None if there are none. Raises EngineError for labels that are no integers."""
-        found = [self.given] if self.given is not None else [x for x in self.seen if x is not None]
-        if not found:
+    def gathered(self) -> NDArray[Any] | None:
+        """All labels in one array, whatever they are, or None if there are none. Raises EngineError."""
+        if self.apart is not None:
+            return _array([self.apart])
+        found = [labels for labels in self._seen if labels is not None]
+        if found and len(found) != len(self._seen):
+            raise EngineError(
+                f"{len(found)} of {len(self._seen)} batches carry labels; give them with all or with none"
+            )
+        return _array(found) if found else None
+
+    def labels(self, samples: int, classes: int) -> NDArray[np.int64] | None:
+        """The class of each of so many samples, (samples,), or None if there are no labels.
+
+        Raises EngineError for labels that are no integers from 0 to `classes` - 1, one a sample.
+        """
+        found = self.gathered()
+        if found is None:
             return None
-        if self.given is None and len(found) != len(self.seen):
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            hot = found.shape == (samples, classes)
             raise EngineError(
-                f"{len(found)} of {len(self.seen)} batches carry labels; give them with all or with none"
+                f"labels have shape {found.shape} and dtype {found.dtype}; give one integer class a sample"
+                + (", such as labels.argmax(axis=1)" if hot else "")
             )
-        arrays = [np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in found]
-        labels = np.concatenate([a.reshape(1) if a.ndim == 0 else a for a in arrays])
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels  # Keras keeps a column
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        if len(found) != samples:
+            raise EngineError(f"{len(found)} labels were given for {samples} samples; give one a sample")
+        wrong = np.flatnonzero((found < 0) | (found >= classes))
+        if wrong.size:
+            first = int(wrong[0])
+            counted = found.min() == 1 and found.max() == classes
+            remedy = (
+                "subtract 1 from all"
+                if counted
+                else "leave such samples out, or give the model's own classes"
+            )
             raise EngineError(
-                f"labels have shape {labels.shape} and dtype {labels.dtype}; give one integer class a sample"
+                f"label {found[first]} of sample {first} is no class of the model, whose first output names "
+                f"0 to {classes - 1}; {remedy}"
             )
-        return labels
+        return found.astype(np.int64)
 
 
-def is_one_batch(data: Any, specs: tuple[TensorSpec, ...]) -> bool:
-    """Whether `data` are one batch and not an iterable of them: an array, a dict, or a pair (x, labels)."""
-    if isinstance(data, Mapping) or (hasattr(data, "shape") and hasattr(data, "dtype")):
-        return True
-    # (x, labels): the second is no input of the model, so this is one batch and not two.
-    return (
-        isinstance(data, tuple)
-        and len(data) == len(specs) + 1
-        and all(hasattr(x, "shape") for x in data)
-        and len(data[-1].shape) == 1
-        and len(specs[0].shape) != 1
-    )
+def replayed(data: Any, labels: Any, specs: Sequence[TensorSpec]) -> tuple[Any, Any]:
+    """`data` and `labels` themselves, or of data that can be read only once a `Replay` and the labels among them."""
+    if not once(data):
+        return data, labels
+    stream = Labelled(data, labels, specs)
+    return Replay(stream, specs, EngineError), stream.gathered()
 
 
-def _labels_of(batch: Any, specs: tuple[TensorSpec, ...]) -> Any:
-    if isinstance(batch, Mapping):
-        return None if any(s.name == LABELS for s in specs) else batch.get(LABELS)
-    if isinstance(batch, tuple | list) and batch:
-        nested = isinstance(batch[0], Mapping | tuple | list)  # ((a, b), labels)
-        inputs = 1 if nested else len(specs)
-        return batch[inputs] if len(batch) > inputs else None
-    return None
+def _array(labels: list[Any]) -> NDArray[Any]:
+    """Labels of batches in one array; (N, 1), as Keras keeps them, is (N,). Raises EngineError."""
+    try:
+        arrays = [as_numpy(part) for part in labels]
+        found = np.concatenate([a.reshape(1) if a.ndim == 0 else a for a in arrays])
+    except Exception as cause:
+        raise EngineError(f"labels of type {type(labels[0]).__name__} are no array: {cause}") from cause
+    return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found

@@ -19,7 +19,9 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from eightbit.data.feeds import LABELS, Feeds, TensorSpec
+from eightbit.data.feeds import Feeds
+from eightbit.data.given import LABELS
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import EightbitError
 from eightbit.files import write_whole
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from eightbit.data.batch_axis import Axes, fixed, joined, nth, samples_in
-from eightbit.data.feeds import Feeds, TensorSpec, batches, check_shapes
+from eightbit.data.feeds import Feeds, batches, check_shapes
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import EightbitError
 
 Decide = Callable[[Feeds, Feeds | None], Axes | None]

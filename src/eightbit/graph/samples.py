@@ -9,9 +9,10 @@ from typing import Any
 import onnx_ir as ir
 
 from eightbit.data.batch_axis import SAME, SAME_CODES, Axes, Run, batch_axes, fixed
-from eightbit.data.feeds import BATCH_AXIS, Feeds, TensorSpec, specs
+from eightbit.data.feeds import Feeds
 from eightbit.data.npz import Npz, read_npz
 from eightbit.data.samples import Samples
+from eightbit.data.specs import BATCH_AXIS, TensorSpec, specs
 from eightbit.errors import EightbitError
 from eightbit.graph.run import FloatSession
 

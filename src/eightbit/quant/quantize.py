@@ -16,8 +16,8 @@ from typing import Any
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
-from eightbit.data.feeds import specs
 from eightbit.data.replay import replayable
+from eightbit.data.specs import specs
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.sequential import sequential_layers

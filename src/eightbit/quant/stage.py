@@ -13,8 +13,8 @@ from typing import Any
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
-from eightbit.data.feeds import specs
 from eightbit.data.replay import replayable
+from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.rescale.channels import channel_peaks

@@ -142,12 +142,14 @@ class AnswerLog:
 
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[Any], ...]] = []
+        self.classes = 0
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def update(self, exact: NDArray[Any], int8: NDArray[Any]) -> None:
         """Take in both models' outputs for the same samples, (N, classes) each, classes > 1."""
+        self.classes = exact.shape[1]
         z, w = exact.astype(np.float64), int8.astype(np.float64)
         rows = np.arange(len(z))
         first = z.argmax(axis=1)

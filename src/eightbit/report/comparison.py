@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -28,7 +27,7 @@ from eightbit.errors import EngineError
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
 from eightbit.graph.save import file_bytes
-from eightbit.model import Model, QuantizedModel, load
+from eightbit.model import Model, QuantizedModel, with_data
 from eightbit.model import open as open_quantized
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.report.answers import AnswerLog, Answers
@@ -213,19 +212,20 @@ def compare(
 ) -> Comparison:
     """Run both models on `data` and say what changed.
 
-    `data` is what `quantize` takes; labels come along as the key "labels" of a dict, as the last entry of a tuple
-    (inputs..., labels), or in `labels`, one integer a sample. Agreement and accuracy are those of the first output if
-    it has shape (N, classes). Accuracies are compared on the same images (`confidence.paired`), and it is tested
-    whether int8 loses less than `margin`, a share (`confidence.no_worse`). `latency` also measures the time of one
-    sample, in turns. Raises EngineError for data or a margin that do not fit, LoadError for files.
+    `model` and `data` are what `quantize` takes, `q` an int8 model or its file. Labels come along as the key "labels"
+    of a dict, as the last entry of a tuple (inputs..., labels), or in `labels`, one integer a sample. Agreement and
+    accuracy are those of the first output if it has shape (N, classes). Accuracies are compared on the same images
+    (`confidence.paired`), and it is tested whether int8 loses less than `margin`, a share (`confidence.no_worse`).
+    `latency` also measures the time of one sample, in turns. Raises EngineError for data, labels or a margin that do
+    not fit, LoadError for files.
     """
     if not 0 < margin < 1:
         raise EngineError(
             f"margin={margin} is no loss of accuracy; give a share, such as 0.005 for half a point"
         )
-    float_model, int8_model = pair(model, q)
-    wanted = float_model.inputs
-    stream = Labelled(data, labels, wanted)
+    float_model, data = with_data(model, data)
+    int8_model = int8_form(float_model, q)
+    stream = Labelled(data, labels, float_model.inputs)
     whole = _Outputs(
         FloatSession(float_model.ir, threads=threads), OnnxRuntime(int8_model.ir, threads=threads)
     )
@@ -236,7 +236,7 @@ def compare(
         whole.update(batch, found.count(batch))
         if progress is not None:
             progress("compare", whole.count)
-    answers = whole.answers(stream.labels())
+    answers = whole.answers(stream)
     accuracy = _accuracy(answers)
     runtime_graph = optimized(int8_model.ir)
     nodes = node_share(int8_model.ir, runtime_graph)
@@ -269,17 +269,16 @@ def _rowwise(*models: Model | QuantizedModel) -> bool:
     return True
 
 
-def pair(model: Any, q: QuantizedModel | str | os.PathLike[str]) -> tuple[Model, QuantizedModel]:
-    """Both models, loaded if they are sources or files. Raises EngineError if they take different inputs."""
-    float_model = model if isinstance(model, Model) else load(model)
+def int8_form(model: Model, q: QuantizedModel | str | os.PathLike[str]) -> QuantizedModel:
+    """`q`, opened if it is a file. Raises EngineError if it takes other inputs than `model`."""
     int8_model = q if isinstance(q, QuantizedModel) else open_quantized(q)
-    if float_model.inputs != int8_model.inputs:
-        mine, other = ("; ".join(map(str, m.inputs)) for m in (float_model, int8_model))
+    if model.inputs != int8_model.inputs:
+        mine, other = ("; ".join(map(str, m.inputs)) for m in (model, int8_model))
         raise EngineError(
             f"the models take different inputs, float ({mine}) and int8 ({other}); compare a model with its own "
             "quantized form"
         )
-    return float_model, int8_model
+    return int8_model
 
 
 def ticking(data: Iterable[Feeds], stage: str, progress: Progress | None) -> Iterator[Feeds]:
@@ -357,17 +356,15 @@ class _Outputs:
             producer = value.producer()
             yield TensorError(str(value.name), producer.op_type if producer else "input", noise.sqnr_db)
 
-    def answers(self, labels: np.ndarray | None) -> Answers | None:
+    def answers(self, data: Labelled) -> Answers | None:
+        """The classes that both named, beside the labels of `data`; None for outputs that name none."""
         if not self.log:
-            if labels is not None:
+            if data.apart is not None:
                 raise EngineError(
                     "labels were given, but the first output has no shape (N, classes) to name one by"
                 )
             return None
-        found = self.log.answers(labels)
-        if labels is not None and labels.shape != found.float_class.shape:
-            raise EngineError(f"{len(labels)} labels were given for {len(found)} samples; give one a sample")
-        return found
+        return self.log.answers(data.labels(self.count, self.log.classes))
 
 
 def _accuracy(answers: Answers | None) -> PairedAccuracy | None:

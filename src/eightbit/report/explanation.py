@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.data.feeds import TensorSpec
-from eightbit.data.labelled import Labelled
+from eightbit.data.labelled import replayed
 from eightbit.data.samples import Samples
+from eightbit.data.specs import TensorSpec
 from eightbit.errors import EngineError
 from eightbit.graph.samples import samples
-from eightbit.model import Model, QuantizedModel
+from eightbit.model import Model, QuantizedModel, with_data
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.report.answers import Flip
-from eightbit.report.comparison import LAYER_SAMPLES, Comparison, compare, pair, ticking
+from eightbit.report.comparison import LAYER_SAMPLES, Comparison, compare, int8_form, ticking
 from eightbit.report.page import write_page
 from eightbit.report.saliency import Map, correlation, occlusion
 from eightbit.report.section import (
@@ -142,25 +142,33 @@ def explain(
     data: Any,
     comparison: Comparison | None = None,
     *,
+    labels: Any = None,
     classes: Sequence[str] | None = None,
     pictures: int = PICTURES,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Look closer at what `comparison` found on the same `data` (default: `compare` them now).
+    """Look closer at what `comparison` found on the same `data` (default: `compare` them now, with `labels` if given).
 
     Spreads are those of the samples that the comparison took its layers from. Of the changed answers, the `pictures`
     with the largest lead get saliency maps, by occlusion in both models, if the model's one input has the shape of
-    pictures with 1 or 3 channels. The data are read once more: a generator will not do. Raises as `compare`.
+    pictures with 1 or 3 channels. Models and data are what `compare` takes; data that can be read only once are kept in
+    a temporary file. Raises as `compare`, and EngineError for labels beside a comparison, which has its own.
     """
-    float_model, int8_model = pair(model, q)
-    if iter(data) is data:
-        raise EngineError("explain reads the data more than once; give a list or an array, not a generator")
-    report = comparison or compare(float_model, int8_model, data, threads=threads, progress=progress)
+    if comparison is not None and labels is not None:
+        raise EngineError(
+            "labels were given beside a comparison, which is made already; give them to compare"
+        )
+    float_model, data = with_data(model, data)
+    int8_model = int8_form(float_model, q)
     specs = float_model.inputs
+    data, labels = replayed(data, labels, specs)
+    report = comparison or compare(
+        float_model, int8_model, data, labels=labels, threads=threads, progress=progress
+    )
 
     def stream() -> Samples:
-        return samples(float_model.ir, Labelled(data, None, specs), EngineError)
+        return samples(float_model.ir, data, EngineError)
 
     head = islice(stream(), LAYER_SAMPLES)
     spreads = layer_histograms(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eightbit.data.feeds import is_array
+from eightbit.data.given import is_array
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.quant.observe.calibrate import Progress

@@ -24,9 +24,11 @@ from typing import Annotated, Any
 import onnx_ir as ir
 
 from eightbit.data.feeds import batches
+from eightbit.data.labelled import Labelled
+from eightbit.data.replay import bounded, once
 from eightbit.errors import CalibrationError
 from eightbit.graph.save import file_bytes
-from eightbit.model import Model, load
+from eightbit.model import Model, with_data
 from eightbit.quant.choose.capable import CLAMPS, MOVES
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.methods.calibrators import MSE
@@ -61,6 +63,7 @@ def tune(
     target: Target,
     recipe: Recipe | None = None,
     data: Any = None,
+    labels: Any = None,
     held_out: Any = None,
     workers: int = 1,
     executor: Any = None,
@@ -69,9 +72,10 @@ def tune(
     """Search for a recipe that meets `target`, beginning with `recipe` (default: `Recipe()`).
 
     `model` and `calibration` are what `quantize` takes. Quality is measured on `data` (default: the calibration data):
-    agreement with the float model, accuracy if there are labels among them, and `evaluate(model)`, the accuracy as a
-    share of a model given as a callable, where it is given. Data that the search measures itself on flatter it; give
-    `held_out` data, which are looked at once, at the end, for the figure to report.
+    agreement with the float model, accuracy if there are labels among them or in `labels`, and `evaluate(model)`, the
+    accuracy as a share of a model given as a callable, where it is given. Data that the search measures itself on
+    flatter it; give `held_out` data, with labels among them, which are looked at once, at the end, for the figure to
+    report.
 
     `workers` processes of this machine try recipes at the same time, or an `executor` does: anything with
     `submit(function, *arguments)`, such as a concurrent.futures executor or a dask.distributed Client. `evaluate` must
@@ -83,9 +87,13 @@ def tune(
     """
     start = Recipe.of(recipe)
     target = argument("target", target, Annotated[Target, "Target(...) with one limit or more"])
-    float_model = model if isinstance(model, Model) else load(model)
-    inputs = tuple(batches(calibration, float_model.inputs, CalibrationError))
-    chosen_data = Data.of(float_model, inputs if data is None else data)
+    float_model, calibration = with_data(model, calibration)
+    seen = Labelled(calibration, None, float_model.inputs, CalibrationError)
+    found = batches(seen, float_model.inputs, CalibrationError)
+    inputs = tuple(bounded(found, CalibrationError) if once(calibration) else found)
+    if data is None:
+        data, labels = inputs, seen.gathered() if labels is None else labels
+    chosen_data = Data.of(float_model, data, labels)
     job = Job(
         model=float_model.ir,
         calibration=inputs,

@@ -23,12 +23,13 @@ from typing import Annotated, Any
 import numpy as np
 import onnx_ir as ir
 
-from eightbit.data.feeds import Feeds, specs
+from eightbit.data.feeds import Feeds
 from eightbit.data.replay import replayable
+from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.model import constant
 from eightbit.graph.samples import samples
-from eightbit.model import Model, load
+from eightbit.model import with_data
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.weights import EncodedLayer, steps_of
@@ -151,7 +152,8 @@ def sensitivity(
     probes run on `samples` samples of the calibration data, chosen evenly at random with a fixed seed. Raises as
     `quantize`, and QuantizationError for a recipe whose activations are not calibrated.
     """
-    graph = (model if isinstance(model, Model) else load(model)).ir
+    float_model, calibration = with_data(model, calibration)
+    graph = float_model.ir
     samples = argument("samples", samples, Annotated[int, AtLeast(1)])
     data = replayable(calibration, specs(graph))
     staged = stage_for_tuning(graph, data, Recipe.of(recipe), progress=progress)

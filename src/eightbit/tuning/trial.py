@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from eightbit.data.feeds import Feeds
 from eightbit.data.labelled import Labelled
+from eightbit.data.replay import bounded, once
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.errors import EngineError, QuantizationError
 from eightbit.graph.model import constant, is_op
@@ -52,17 +53,21 @@ class Data:
     labels: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, model: Model, data: Any) -> Data:
-        """`data` as `compare` takes them, run through the float model. Raises EngineError for outputs of no classes."""
-        stream = Labelled(data, None, model.inputs)
-        held = tuple(samples(model.ir, stream, EngineError).as_given())
+    def of(cls, model: Model, data: Any, labels: Any = None) -> Data:
+        """`data` and `labels` as `compare` takes them, run through the float model.
+
+        Raises EngineError for outputs of no classes, and labels that are none of them.
+        """
+        stream = Labelled(data, labels, model.inputs)
+        found = samples(model.ir, stream, EngineError).as_given()
+        held = tuple(bounded(found, EngineError) if once(data) else found)
         exact = first_outputs(FloatSession(model.ir), held)
         if exact.ndim != 2 or exact.shape[1] < 2:
             raise EngineError(
                 f"the model's first output has shape {exact.shape}; tuning compares the classes that it names, so it "
                 "must be (N, classes)"
             )
-        return cls(held, exact, stream.labels())
+        return cls(held, exact, stream.labels(*exact.shape))
 
 
 @dataclass(frozen=True)

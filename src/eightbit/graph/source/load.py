@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from eightbit.data.feeds import specs
+from eightbit.data.specs import specs
 from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
 from eightbit.graph.model import OURS, check_weights

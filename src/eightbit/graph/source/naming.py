@@ -101,6 +101,16 @@ def rename(model: ir.Model, scope_of: ScopeOf, *, keep_parameters: bool) -> None
         value.name = name
 
 
+def named(model: ir.Model) -> ir.Model:
+    """`model` itself if the nodes of its main graph have names of their own, else a copy in which they have."""
+    nodes = [node.name for node in model.graph]
+    if all(nodes) and len(set(nodes)) == len(nodes):
+        return model
+    copy = model.clone()
+    fill_names(copy)
+    return copy
+
+
 def fill_names(model: ir.Model) -> None:
     """Give every node of the main graph a unique name, in place; existing unique names stay."""
     names, kept = Names(str(node.name) for node in model.graph if node.name), set()

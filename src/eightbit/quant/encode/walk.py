@@ -16,7 +16,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eightbit.data.feeds import Feeds, specs
+from eightbit.data.feeds import Feeds
+from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples

@@ -1,0 +1,67 @@
+"""Name, dtype and shape of a graph's inputs and outputs: what a caller must hand in, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from eightbit.errors import LoadError
+
+BATCH_AXIS = "eightbit.batch_axis"
+"""Under this key, an input of a graph in memory knows its batch axis, once that has been found."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of one input or output of a graph; `None` in the shape is a free dimension.
+
+    >>> str(TensorSpec("x", np.dtype("float32"), (None, 3, 32, 32)))
+    'x: float32 (?, 3, 32, 32)'
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...]
+    symbols: tuple[str | None, ...] = field(default=(), compare=False, repr=False)
+    """What the file calls its axes, where it gives them names."""
+    batch: int | None = field(default=None, compare=False, repr=False)
+    """The axis that counts the samples, once it is known (see `batch_axis`); -1 for an input that has none."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """NumPy's letters for the kinds of numbers that are converted to this one's: floats to floats, say."""
+        return ("i", "u") if self.dtype.kind in "iu" else (self.dtype.kind,)
+
+    def symbol(self, axis: int) -> str | None:
+        """The file's name for an axis, or None."""
+        return self.symbols[axis] if axis < len(self.symbols) else None
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name}: {self.dtype} ({dims}{',' if len(self.shape) == 1 else ''})"
+
+
+def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """The inputs that a caller of `model` must supply, in graph order.
+
+    Raises LoadError if an input has no dtype or no rank (sequence and map inputs included).
+    """
+    weights = model.graph.initializers  # IR version 3 files list them among the inputs
+    return tuple(_spec(value, "input") for value in model.graph.inputs if value.name not in weights)
+
+
+def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
+    """The outputs of `model`, in graph order. Raises LoadError as `specs` does."""
+    return tuple(_spec(value, "output") for value in model.graph.outputs)
+
+
+def _spec(value: ir.Value, kind: str) -> TensorSpec:
+    if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
+        raise LoadError(
+            f"graph {kind} '{value.name}' has no dtype or rank; export the model with typed tensor {kind}s"
+        )
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    symbols = tuple(None if isinstance(d, int) else d.value for d in value.shape)
+    return TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, value.meta.get(BATCH_AXIS))
