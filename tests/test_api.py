@@ -31,6 +31,8 @@ PUBLIC = [
     "AdaRound",
     "quantize",
     "QuantizedModel",
+    "refine",
+    "Refinement",
     "trainable",
     "fit",
     "Training",

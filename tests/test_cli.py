@@ -79,6 +79,16 @@ def test_quantize_writes_what_the_package_would(folder: Path):
     np.testing.assert_array_equal(eb.open(folder / "q.onnx")(x), mine(x))
 
 
+def test_quantize_refines_on_request(folder: Path):
+    result = call(
+        "quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx", "--refine"
+    )
+    assert result.exit_code == 0
+    assert "refined on 12 samples; on 4 others" in result.output
+    mine, x = eb.refine(eb.load(folder / "net.onnx"), images(16)), images(4, seed=2)
+    np.testing.assert_array_equal(eb.open(folder / "q.onnx")(x), mine(x))
+
+
 def test_quantize_lists_the_nodes_left_in_float(folder: Path):
     onnx.save(small_net(helper.make_node("Tanh", ["f"], ["t"], name="squash")), folder / "net.onnx")
     result = call("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx")

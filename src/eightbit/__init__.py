@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from eightbit.report.explanation import Explanation, explain
     from eightbit.report.inspection import inspect
     from eightbit.train.fit import Training, fit
+    from eightbit.train.refine import refine
+    from eightbit.train.refinement import Refinement
     from eightbit.train.trainable import trainable
     from eightbit.tuning.search import tune
     from eightbit.tuning.sensitivity import sensitivity
@@ -64,6 +66,8 @@ _HOME = {
     "AdaRound": "quant.methods.rounding",
     "quantize": "model",
     "QuantizedModel": "model",
+    "refine": "train.refine",
+    "Refinement": "train.refinement",
     "trainable": "train.trainable",
     "fit": "train.fit",
     "Training": "train.fit",

@@ -48,6 +48,8 @@ from eightbit.report.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.report.explanation import PICTURES, explain
 from eightbit.report.inspection import inspect
 from eightbit.report.table import Table
+from eightbit.train.refine import refine
+from eightbit.train.refinement import Refinement
 from eightbit.tuning.search import tune
 from eightbit.tuning.target import Target
 
@@ -129,7 +131,12 @@ def main() -> None:
 @click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
 @click.option("--recipe", type=FILE, help="How to quantize, TOML; see below.")
-def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path | None) -> None:
+@click.option(
+    "--refine", "refined", is_flag=True, help="Learn codes, biases and scales from MODEL's answers, too."
+)
+def quantize_command(
+    model: Path, calibration: Path, output: Path, recipe: Path | None, refined: bool
+) -> None:
     """Turn the float MODEL (.onnx) into int8.
 
     A recipe holds tables [weights], [activations] and [overrides]. Overrides are for single nodes, by patterns of
@@ -140,8 +147,8 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     graph = _load(model)
     data = npz_for(graph.ir, calibration, CalibrationError)
-    with _bars({"calibrate": data.rows, "moments": data.rows}) as tick:
-        q = quantize(graph, data, chosen, progress=tick)
+    with _bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:
+        q = (refine if refined else quantize)(graph, data, chosen, progress=tick)
     before = model.stat().st_size
     q.save(output)
     after = output.stat().st_size if output.is_file() else 0
@@ -149,6 +156,8 @@ def quantize_command(model: Path, calibration: Path, output: Path, recipe: Path 
     if q.report is not None and q.report.islands:
         nodes = ((i.node, i.op, i.reason) for i in q.report.islands)
         _say(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
+    if refined and q.report is not None:
+        _say(q.report.notes[-1])
 
 
 @main.command("tune", short_help="Search for bits that meet a budget.")

@@ -4,30 +4,13 @@ import numpy as np
 import pytest
 
 import eightbit as eb
-from eightbit.deploy.sessions import run_island
-from eightbit.integer import engine
 from eightbit.train.forward import Forward
 from tests.graph.graphs import graph, normal, parse
 from tests.small_net import images, small_net
+from tests.train.codes import assert_same_codes
 
 torch = pytest.importorskip("torch")
 from eightbit.train.torch_ops import TorchOps  # noqa: E402
-
-
-def engine_codes(q: eb.QuantizedModel, x: np.ndarray) -> dict[str, np.ndarray]:
-    feeds = {q.program.inputs[0]: x}
-    found = engine.run(q.program, feeds, island=run_island, keep=True)
-    return {name: found[name] for name in q.program.tensors if name in found}
-
-
-def assert_same_codes(module, q: eb.QuantizedModel, x: np.ndarray) -> None:
-    """Every tensor within one step, and nearly all codes equal: only sums of two floats round elsewhere at ties."""
-    wanted, got = engine_codes(q, x), module.eval().codes(torch.from_numpy(x))
-    assert set(got) == set(wanted)
-    for name, codes in wanted.items():
-        off = np.abs(got[name].astype(np.int64) - codes)
-        assert off.max() <= 1, name
-        assert (off > 0).mean() <= 0.001, name
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ with one sample, or as many as the graph's fixed batch asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from eightbit.data.batch_axis import Axes, fixed, joined, nth, samples_in
@@ -68,8 +68,12 @@ class Samples:
 
         Where the graph fixes its batch, or has none, they pass as they are.
         """
+        return self.together(self, size)
+
+    def together(self, samples: Iterable[Feeds], size: int) -> Iterator[Feeds]:
+        """As `side_by_side`, for `samples` that this has given before, in any order."""
         held: list[Feeds] = []
-        for sample in self:
+        for sample in samples:
             if held and (not self.axes or self.fixed or len(held) == size or not self._fit(held[0], sample)):
                 yield joined(held, self.axes or {})
                 held = []

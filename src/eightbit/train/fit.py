@@ -91,6 +91,7 @@ def fit(
     training: Training | None = None,
     *,
     teacher: Callable[..., Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
@@ -100,13 +101,14 @@ def fit(
 
     `data` is a pair of arrays (inputs, labels), one array of inputs alone, or an iterable of batches that can be
     repeated, such as a DataLoader, of (inputs..., labels) or, with a `teacher` and no labels, of inputs. `teacher` is
-    called with the inputs and gives what the module should give: a float module, an `eightbit.Model`. `evaluate` is
-    called after every epoch. A `checkpoint` that exists is resumed. Raises QuantizationError for data without labels
+    called with the inputs and gives what the module should give: a float module, an `eightbit.Model`. `loss` of the
+    module's and the teacher's outputs, as they give them, takes the place of the soft targets. `evaluate` is called
+    after every epoch. A `checkpoint` that exists is resumed. Raises QuantizationError for data without labels
     and without a teacher, and for a loss that is not finite; LoadError for a checkpoint of another training.
     """
     chosen = argument("training", training, Training | None) or Training()
     torch.manual_seed(chosen.seed)
-    loop = _Loop(module, data, chosen, teacher)
+    loop = _Loop(module, data, chosen, teacher, loss)
     if checkpoint is not None and Path(checkpoint).exists():
         loop.resume(Path(checkpoint))
     writer = None if tensorboard is None else _writer(tensorboard)
@@ -116,12 +118,12 @@ def fit(
         if evaluate is not None:
             with _averaged(module, loop.average):
                 quality = float(evaluate(module.eval()))
-        number, loss = len(loop.epochs) + 1, float(np.mean(loop.losses))
-        loop.epochs.append(Epoch(number, loss, quality))
+        number, mean = len(loop.epochs) + 1, float(np.mean(loop.losses))
+        loop.epochs.append(Epoch(number, mean, quality))
         if checkpoint is not None:
             loop.save(Path(checkpoint))
         if writer is not None:
-            writer.add_scalar("loss", loss, number)
+            writer.add_scalar("loss", mean, number)
             if quality is not None:
                 writer.add_scalar("quality", quality, number)
     if writer is not None:
@@ -134,9 +136,14 @@ class _Loop:
     """The state of a training: everything that a checkpoint holds."""
 
     def __init__(
-        self, module: nn.Module, data: Any, training: Training, teacher: Callable[..., Any] | None
+        self,
+        module: nn.Module,
+        data: Any,
+        training: Training,
+        teacher: Callable[..., Any] | None,
+        loss: Callable[[Any, Any], Tensor] | None,
     ) -> None:
-        self.module, self.training = module, training
+        self.module, self.training, self.given = module, training, loss or self._soft
         self.data = _Batches(data, training, labelled=teacher is None or _is_pair(data))
         self.teacher = None if teacher is None else _Teacher(teacher, training.features)
         self.student = _Hooks(module, training.features.keys()) if training.features else None
@@ -170,22 +177,18 @@ class _Loop:
             self.losses.append(loss.item())
             self._follow()
             if progress is not None:
-                progress(
-                    f"epoch {len(self.epochs) + 1}, loss {np.mean(self.losses[-50:]):.3f}", len(self.losses)
-                )
+                progress("train", self.steps)
         if not self.losses:
             raise QuantizationError("the data hold no batch in this epoch; give data that can be read again")
 
     def _loss(self, inputs: tuple[Tensor, ...], labels: Tensor | None) -> Tensor:
-        said = _first(self.module(*inputs))
+        outputs = self.module(*inputs)
+        said = _first(outputs)
         total = torch.zeros((), device=said.device)
         share = 0.0
         if self.teacher is not None:
-            told = self.teacher(inputs).to(said.device)
             share = 1.0 if labels is None else self.training.weight
-            logits = said.ndim == 2 and said.shape[1] > 1
-            given = soft_loss(said, told, self.training.temperature) if logits else output_loss(said, told)
-            total = total + share * given
+            total = total + share * self.given(outputs, self.teacher(inputs, said.device))
             if self.student is not None:
                 for mine, its in self.training.features.items():
                     pair = self.student.seen[mine], self.teacher.seen[its]
@@ -193,6 +196,12 @@ class _Loop:
         if labels is not None and share < 1.0:
             total = total + (1.0 - share) * task_loss(said, labels, self.training.smoothing)
         return total
+
+    def _soft(self, outputs: Any, teacher: Any) -> Tensor:
+        said, told = _first(outputs), _first(teacher)
+        if said.ndim == 2 and said.shape[1] > 1:  # logits
+            return soft_loss(said, told, self.training.temperature)
+        return output_loss(said, told)
 
     def _follow(self) -> None:
         if self.average is None:
@@ -341,7 +350,7 @@ class _Hooks:
 
 
 class _Teacher(_Hooks):
-    """Called with inputs, gives the teacher's first output without gradients."""
+    """Called with inputs, gives the teacher's outputs without gradients: one bare, more as a tuple."""
 
     def __init__(self, teacher: Callable[..., Any], features: Mapping[str, str]) -> None:
         self.teacher = teacher.eval() if isinstance(teacher, nn.Module) else teacher
@@ -354,11 +363,15 @@ class _Teacher(_Hooks):
         else:
             self.seen, self.handles, self._watched = {}, [], None
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, inputs: tuple[Tensor, ...], device: torch.device) -> Any:
         with torch.no_grad():
             if isinstance(self.teacher, nn.Module):
-                return _first(self.teacher(*inputs))
-            return torch.as_tensor(np.asarray(_first(self.teacher(*(x.cpu().numpy() for x in inputs)))))
+                told = self.teacher(*inputs)
+            else:
+                told = self.teacher(*(x.cpu().numpy() for x in inputs))
+        if isinstance(told, tuple | list):
+            return tuple(torch.as_tensor(t).to(device) for t in told)
+        return torch.as_tensor(told).to(device)
 
 
 def _groups(module: nn.Module, training: Training) -> list[dict[str, Any]]:
