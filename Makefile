@@ -38,6 +38,7 @@ serve: ## shows the built book at http://localhost:8000
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
 
 test: data site ## the whole test: package, chapters (each printed number), site
+	scripts/compilers.sh
 	EIGHTBIT_BROWSER="$$(scripts/browser.sh)" EIGHTBIT_EMULATOR="$$(scripts/emulator.sh)" $(PYTEST) tests src $(if $(NOTEBOOKS),--nbval $(NOTEBOOKS))
 
 unit: $(STAMP) ## the quick part of the package's tests, under two minutes

@@ -46,6 +46,7 @@ PUBLIC = [
     "Target",
     "Tuned",
     "open",
+    "export",
     "save_weights",
     "load_weights",
     "quantize_weights",

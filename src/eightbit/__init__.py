@@ -17,7 +17,16 @@ if TYPE_CHECKING:
         QuantizationError,
         UnsupportedOp,
     )
-    from eightbit.model import Model, QuantizedModel, load, load_weights, open, quantize, save_weights
+    from eightbit.model import (
+        Model,
+        QuantizedModel,
+        export,
+        load,
+        load_weights,
+        open,
+        quantize,
+        save_weights,
+    )
     from eightbit.quant.choose.recipe import (
         FLOAT,
         Activations,
@@ -81,6 +90,7 @@ _HOME = {
     "Target": "tuning.target",
     "Tuned": "tuning.target",
     "open": "model",
+    "export": "model",
     "save_weights": "model",
     "load_weights": "model",
     "quantize_weights": "quant.encode.arrays",

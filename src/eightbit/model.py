@@ -17,17 +17,21 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
+from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
 from eightbit.data.feeds import feed
 from eightbit.data.results import Array, like
 from eightbit.data.specs import TensorSpec, output_specs, specs
+from eightbit.deploy.c.folder import CFolder, write_c
+from eightbit.deploy.c.native import native
 from eightbit.deploy.sessions import OnnxRuntime, run_island
-from eightbit.errors import EngineError, LoadError, QuantizationError, printable
+from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.graph.save import save_graph
 from eightbit.graph.source.example import example_from
 from eightbit.graph.source.frameworks import is_torch
@@ -42,6 +46,13 @@ from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
 from eightbit.values.fields import check
+
+ENGINES = {
+    "onnxruntime": (Arithmetic.ONNX,),
+    "numpy": (Arithmetic.ONNX, *FIXED_POINT),
+    "native": tuple(FIXED_POINT),
+}
+"""What `QuantizedModel.run` runs in, and the arithmetic that each has, its own first."""
 
 
 class _Runnable(HoldsGraph):
@@ -140,17 +151,28 @@ class QuantizedModel(_Runnable):
         """Run in ONNX Runtime; arguments and results as in `Model`."""
         return self.run(*inputs)
 
-    def run(self, *inputs: Any, engine: str = "onnxruntime") -> Any:
-        """Run in `engine`, "onnxruntime" or "numpy"; the two give the same integers.
+    def run(
+        self, *inputs: Any, engine: str = "onnxruntime", arithmetic: str | Arithmetic | None = None
+    ) -> Any:
+        """Run in `engine`: "onnxruntime", "numpy", or "native", the network's C compiled for this machine.
 
-        Raises EngineError if the engine is unknown or an input does not fit; NaN has no code, and is refused.
+        `arithmetic` is how accumulators become codes: "onnx", "tflite" or "single" (see `Arithmetic`). ONNX Runtime has
+        its own, "onnx"; the NumPy engine has them all ("onnx" unless told otherwise), C the other two ("tflite").
+        Engines that share one give the same integers. Raises EngineError if the engine or its arithmetic is unknown,
+        for an operation that they lack, and for an input that does not fit; NaN has no code, and is refused.
         """
         feeds = _feeds(inputs, self.inputs)
+        if engine not in ENGINES:
+            raise EngineError(f"unknown engine {engine!r}; choose {', '.join(map(repr, ENGINES))}")
+        chosen = ENGINES[engine][0] if arithmetic is None else _arithmetic(arithmetic, EngineError)
+        if chosen not in ENGINES[engine]:
+            has = ", ".join(repr(a.value) for a in ENGINES[engine])
+            raise EngineError(f"the engine {engine!r} has no {chosen.value!r} arithmetic; choose {has}")
         if engine == "onnxruntime":
             return _bare(self._session.run(feeds), inputs)
-        if engine == "numpy":
-            return _bare(run_program(self.program, feeds, island=run_island), inputs)
-        raise EngineError(f"unknown engine {engine!r}; choose 'onnxruntime' or 'numpy'")
+        if engine == "native":
+            return _bare(native(self.program, chosen).run(feeds), inputs)
+        return _bare(run_program(self.program, feeds, arithmetic=chosen, island=run_island), inputs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the quantized graph as ONNX: a file that `open` reads, whole or not at all. Raises ExportError.
@@ -221,6 +243,26 @@ def _opened(source: str | os.PathLike[str] | bytes) -> ir.Model:
     return graph
 
 
+def export(
+    q: QuantizedModel,
+    folder: str | os.PathLike[str],
+    *,
+    arithmetic: str | Arithmetic = Arithmetic.TFLITE,
+    name: str = "net",
+    data: Any = None,
+) -> CFolder:
+    """Write the network as C99 that needs no library and no memory but its own: `net.c`, `net.h`, kernels, a Makefile.
+
+    The codes that come out are those of the NumPy engine in the same `arithmetic`, "tflite" or "single". One call takes
+    one sample. `data`, inputs as the model takes them, become the vectors of the self-test (`make check`); otherwise
+    they are random. `name` is what files and functions are called. Printing what comes back shows the arena,
+    `eightbit.plot.arena` draws it. Raises ExportError for what C cannot do, all reasons at once: operations left in
+    float, dynamic layers, 16 bits, free lengths beside the batch.
+    """
+    found = None if data is None else list(samples(q.ir, data, ExportError))
+    return write_c(q.program, folder, _arithmetic(arithmetic, ExportError), name=name, samples=found)
+
+
 def save_weights(q: QuantizedModel, path: str | os.PathLike[str]) -> Path:
     """Write the quantized weights alone, as safetensors: codes (packed), scales, biases, and a map in its metadata.
 
@@ -249,6 +291,14 @@ def with_data(source: Any, data: Any) -> tuple[Model, Any]:
         return load(source), data
     example, data = example_from(source, data)
     return load(source, example), data
+
+
+def _arithmetic(chosen: str | Arithmetic, error: type[EightbitError]) -> Arithmetic:
+    try:
+        return Arithmetic(chosen)
+    except ValueError:
+        known = ", ".join(repr(a.value) for a in Arithmetic)
+        raise error(f"unknown arithmetic {chosen!r}; choose {known}") from None
 
 
 def _called(source: Any) -> str:

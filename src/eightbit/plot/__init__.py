@@ -4,6 +4,7 @@ matplotlib is imported on the first call (extra `plot`). Colours are those of Ok
 with any colour vision can tell apart; figures are opaque white, readable on light and dark pages alike.
 """
 
+from eightbit.plot.arena import arena
 from eightbit.plot.look import (
     BLACK,
     BLUE,
@@ -50,6 +51,7 @@ __all__ = [
     "SKY",
     "VERMILION",
     "YELLOW",
+    "arena",
     "codes",
     "difference_histogram",
     "front",

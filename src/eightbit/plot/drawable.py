@@ -173,3 +173,43 @@ class Sources(Protocol):
 
     def ordered(self, *, weights: int, activations: int) -> Sequence[Source]:
         """The noisiest first."""
+
+
+class Block(Protocol):
+    """Bytes that are needed from one step to another, such as a `Buffer`."""
+
+    @property
+    def name(self) -> str:
+        """The tensor."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def first(self) -> int:
+        """The step that writes them."""
+
+    @property
+    def last(self) -> int:
+        """The step that reads them last."""
+
+
+class Blocks(Protocol):
+    """Where blocks lie, such as an `Arena`."""
+
+    @property
+    def buffers(self) -> Sequence[Block]:
+        """The blocks."""
+
+    @property
+    def offsets(self) -> Mapping[str, int]:
+        """Where each begins."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of them all."""
+
+    @property
+    def most_live(self) -> int:
+        """The most bytes needed in one step."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import INT8, INT32, UINT8, IntType, dequantize, quantize
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic, quantize_multiplier, requantize_b
 from eightbit.arith.fma import fma32
+from eightbit.integer.engine.requantize import fixed_multiplier
 from eightbit.integer.program import (
     Add,
     Codes,
@@ -31,6 +32,8 @@ from eightbit.integer.program import (
 UINT8_SHIFT = 128  # family B computes with the uint8 codes of ONNX Runtime on x86: q + 128, z + 128
 ADD_LEFT_SHIFT = 20  # TFLite, reference_ops/add.h
 Operands = tuple[TensorInfo, TensorInfo, TensorInfo]
+Multiplier = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""31 bits and a shift, see `quantize_multiplier`."""
 
 
 def quantize_input(op: Quantize, program: Program, arithmetic: Arithmetic) -> Callable[[NDArray], NDArray]:
@@ -135,31 +138,35 @@ def mul_b(a: NDArray, b: NDArray, infos: Operands) -> Codes:
 def add_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
     """TFLite's Add (reference_ops/add.h): both inputs to 20 extra bits at twice the larger scale, then the sum down."""
     first, second, y = infos
+    *each, whole = add_multipliers(infos)
+    total = sum(
+        _scaled((codes - info.zero_point) << ADD_LEFT_SHIFT, by, (0, INT32), arithmetic).astype(np.int64)
+        for codes, info, by in ((a, first, each[0]), (b, second, each[1]))
+    )
+    return _scaled(np.asarray(total), whole, (y.zero_point, INT8), arithmetic)
+
+
+def add_multipliers(infos: Operands) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Multiplier and shift of each input of `add_fixed`, and of the sum."""
     s_a, s_b, s_y = (np.float64(info.scale) for info in infos)
     twice = 2 * max(s_a, s_b)
-    total = sum(
-        _scaled((codes - info.zero_point) << ADD_LEFT_SHIFT, s / twice, (0, INT32), arithmetic).astype(
-            np.int64
-        )
-        for codes, info, s in ((a, first, s_a), (b, second, s_b))
-    )
-    down = twice / (2**ADD_LEFT_SHIFT * s_y)
-    return _scaled(np.asarray(total), down, (y.zero_point, INT8), arithmetic)
+    a, b = quantize_multiplier(s_a / twice), quantize_multiplier(s_b / twice)
+    return a, b, quantize_multiplier(twice / (2**ADD_LEFT_SHIFT * s_y))
 
 
 def mul_fixed(a: NDArray, b: NDArray, infos: Operands, arithmetic: Arithmetic) -> Codes:
     """TFLite's Mul (reference_ops/mul.h): the product of the codes times s_a s_b / s_y."""
     first, second, y = infos
-    real = np.float64(first.scale) * np.float64(second.scale) / np.float64(y.scale)
+    by = fixed_multiplier(first.scale, second.scale, y.scale)
     product = (a - first.zero_point) * (b - second.zero_point)
-    return _scaled(product, real, (y.zero_point, INT8), arithmetic)
+    return _scaled(product, by, (y.zero_point, INT8), arithmetic)
 
 
 def _scaled(
-    acc: NDArray, real: np.float64, to: tuple[int, IntType], arithmetic: Arithmetic
+    acc: NDArray, by: Multiplier, to: tuple[int, IntType], arithmetic: Arithmetic
 ) -> NDArray[np.integer]:
-    """`acc * real` by multiplier and shift, in codes of a zero point and a type."""
-    return FIXED_POINT[arithmetic](acc.astype(np.int32), *quantize_multiplier(real), *to)
+    """`acc` times a multiplier with its shift, in codes of a zero point and a type."""
+    return FIXED_POINT[arithmetic](acc.astype(np.int32), *by, *to)
 
 
 _RULES: dict[tuple[type[Op], bool], Callable[..., Codes]] = {

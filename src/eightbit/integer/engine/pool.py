@@ -12,13 +12,13 @@ from eightbit.arith.affine import INT8, UINT8, dequantize, quantize
 from eightbit.arith.fixedpoint import (
     FIXED_POINT,
     Arithmetic,
-    quantize_multiplier,
     requantize_a,
     requantize_b,
 )
 from eightbit.arith.windows import by_axis, reached_pads, window_count
 from eightbit.errors import EngineError
 from eightbit.integer.engine.elementwise import UINT8_SHIFT
+from eightbit.integer.engine.requantize import fixed_multiplier
 from eightbit.integer.engine.windows import pad_spatial, windows
 from eightbit.integer.program import (
     AveragePool,
@@ -133,14 +133,17 @@ def global_mean(x: TensorInfo, y: TensorInfo, arithmetic: Arithmetic) -> Callabl
         if arithmetic is Arithmetic.ONNX:
             multiplier = np.float32(x.scale) / (np.float32(y.scale) * np.float32(count))
             return requantize_a(acc, multiplier, y.zero_point, y.itype, out=out)
-        m, shift = (int(v) for v in quantize_multiplier(np.float64(x.scale) / np.float64(y.scale)))
-        room = min(count.bit_length() - 1, 32, 31 + shift)
-        out[...] = FIXED_POINT[arithmetic](
-            acc.astype(np.int32), (m << room) // count, shift - room, y.zero_point, INT8
-        )
+        out[...] = FIXED_POINT[arithmetic](acc.astype(np.int32), *fixed_mean(x, y, count), y.zero_point, INT8)
         return out
 
     return apply
+
+
+def fixed_mean(x: TensorInfo, y: TensorInfo, count: int) -> tuple[int, int]:
+    """Multiplier and shift of a mean of `count` codes in families C and D."""
+    m, shift = (int(v) for v in fixed_multiplier(x.scale, np.float32(1), y.scale))
+    room = min(count.bit_length() - 1, 32, 31 + shift)
+    return (m << room) // count, shift - room
 
 
 def _image(codes: Codes, op: MaxPool | AveragePool) -> Codes:

@@ -33,13 +33,19 @@ def requantizer(
     if arithmetic is Arithmetic.ONNX:
         multiplier = (np.float32(s_x) * np.asarray(s_w, np.float32)) / np.float32(s_y)
         return _family_a(multiplier.reshape(-1, 1), y)
-    real = np.float64(s_x) * np.asarray(s_w, np.float64) / np.float64(s_y)
-    m, shift = quantize_multiplier(real.reshape(-1, 1))
+    m, shift = (part.reshape(-1, 1) for part in fixed_multiplier(s_x, s_w, s_y))
 
     def run(acc: NDArray[np.floating], out: Codes) -> None:
         out[...] = FIXED_POINT[arithmetic](acc.astype(np.int32), m, shift, y.zero_point, INT8)
 
     return run
+
+
+def fixed_multiplier(
+    s_x: np.float32, s_w: NDArray[np.float32] | np.float32, s_y: np.float32
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Multiplier and shift of families C and D, from `s_x s_w / s_y` in double; in the shape of `s_w`."""
+    return quantize_multiplier(np.float64(s_x) * np.asarray(s_w, np.float64) / np.float64(s_y))
 
 
 def to_float(

@@ -1,0 +1,419 @@
+/*
+ * Kernels of eightbit's C networks: int8 codes, int32 accumulators, no allocation, no floating point.
+ *
+ * Images lie with their channels last. Every kernel reads its input and writes its output from front to back, since
+ * the two may share bytes of the arena; therefore nothing here is `restrict`.
+ *
+ * EB_SINGLE_ROUNDING  1: one rounding, ties towards plus infinity (ruy, XNNPACK's rndnu); 0: gemmlowp's two (TFLite
+ *                     Micro, CMSIS-NN). The network's source sets it.
+ * EB_PLAIN            define it to do without the processor's instructions for sums of four products.
+ *
+ * C99 leaves the right shift of negative numbers and the narrowing of numbers that do not fit to the compiler; here
+ * the shift must repeat the sign, which is checked below, and nothing that does not fit is narrowed, but for uint32_t
+ * to int32_t, which must keep the bits. GCC, Clang, Arm Compiler and IAR do both.
+ */
+#ifndef EB_KERNELS_H
+#define EB_KERNELS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if !defined(EB_PLAIN) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#include <immintrin.h>
+#define EB_VNNI 1
+#define EB_OFFSET 128u /* its products take unsigned codes: q + 128 */
+#elif !defined(EB_PLAIN) && defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define EB_NEON 1
+#define EB_OFFSET 0u
+#else
+#define EB_OFFSET 0u
+#endif
+
+typedef char eb_shift_repeats_the_sign[(-2 >> 1) == -1 ? 1 : -1];
+
+#define EB_ROWS 4   /* output pixels worked on at a time; the network's scratch has room for their inputs */
+#define EB_LANES 16 /* output channels worked on at a time */
+#define EB_RANK 6
+
+/* A bias with the input's zero point in it; `sum` is that of the channel's weights. */
+#define EB_BIAS(bias, sum) ((uint32_t)(bias) - EB_OFFSET * (uint32_t)(sum))
+
+static inline int32_t eb_min(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t eb_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* acc * multiplier * 2^(shift - 31), for shifts from -31 to 0. */
+static inline int32_t eb_scale_down(int32_t acc, int32_t multiplier, int32_t shift) {
+#if EB_SINGLE_ROUNDING
+    const int64_t half = (int64_t)1 << (30 - shift);
+    return (int32_t)(((int64_t)acc * multiplier + half) >> (31 - shift));
+#else
+    const int32_t high = (int32_t)(((int64_t)acc * multiplier + ((int64_t)1 << 30)) >> 31);
+    const int32_t mask = (int32_t)((UINT32_C(1) << -shift) - 1u);
+    return (high >> -shift) + ((high & mask) > (mask >> 1) + (high < 0) ? 1 : 0);
+#endif
+}
+
+static inline int32_t eb_saturated(int64_t value) {
+    return value > INT32_MAX ? INT32_MAX : value < INT32_MIN ? INT32_MIN : (int32_t)value;
+}
+
+/* The same for shifts from -31 to 30; what leaves int32_t saturates. */
+static inline int32_t eb_scale(int32_t acc, int32_t multiplier, int32_t shift) {
+    if (shift <= 0) return eb_scale_down(acc, multiplier, shift);
+#if EB_SINGLE_ROUNDING
+    return eb_saturated(((int64_t)acc * multiplier + ((int64_t)1 << (30 - shift))) >> (31 - shift));
+#else
+    return eb_scale_down(eb_saturated((int64_t)acc * ((int64_t)1 << shift)), multiplier, 0);
+#endif
+}
+
+/* The code of a scaled value: saturated before the zero point is added, so that nothing overflows. */
+static inline int8_t eb_code(int32_t value, int32_t zero_point) {
+    return (int8_t)(eb_max(-128 - zero_point, eb_min(127 - zero_point, value)) + zero_point);
+}
+
+/* ---- convolutions and products with constant matrices ---------------------------------------------------------- */
+
+typedef struct {
+    const int8_t *weight;      /* [group][depth / 4][channels / group][4]; depthwise: [tap][channel] */
+    const uint32_t *bias;      /* EB_BIAS of each channel; depthwise: the bias itself */
+    const int32_t *multiplier; /* of each channel */
+    const int8_t *shift;       /* of each channel */
+    int32_t batch, in_h, in_w, in_c, out_h, out_w, out_c, kernel_h, kernel_w, stride_h, stride_w;
+    int32_t top, left, dilation_h, dilation_w, group;
+    int32_t depth;  /* weights of a channel, filled up to a multiple of 4 */
+    int32_t in_zero, out_zero;
+    int32_t raises; /* whether any shift is positive */
+} eb_conv_t;
+
+static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t first, int32_t count, int8_t *y) {
+    const int32_t *multiplier = p->multiplier + first, zero_point = p->out_zero;
+    const int8_t *shift = p->shift + first;
+    int8_t out[EB_LANES];
+    if (p->raises) {
+        for (int32_t j = 0; j < count; j++) out[j] = eb_code(eb_scale(acc[j], multiplier[j], shift[j]), zero_point);
+        memcpy(y, out, (size_t)count);
+    } else if (count == EB_LANES) {
+        for (int32_t j = 0; j < EB_LANES; j++)
+            out[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
+        memcpy(y, out, EB_LANES);
+    } else {
+        for (int32_t j = 0; j < count; j++)
+            y[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
+    }
+}
+
+static inline void eb_copy(int8_t *to, const int8_t *from, int32_t count) {
+    for (; count >= 16; count -= 16, to += 16, from += 16) memcpy(to, from, 16);
+    for (; count > 0; count--) *to++ = *from++;
+}
+
+/* The inputs of one output pixel as a row of codes, the zero point where there is no input. */
+static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy, int32_t ox, int32_t channel,
+                             int8_t *row) {
+    const int32_t width = p->in_c / p->group, left = ox * p->stride_w - p->left;
+    const int whole = p->dilation_w == 1 && p->group == 1 && left >= 0 && left + p->kernel_w <= p->in_w;
+    int8_t *const end = row + p->depth;
+    for (int32_t i = 0; i < p->kernel_h; i++) {
+        const int32_t iy = oy * p->stride_h - p->top + i * p->dilation_h;
+        if (iy < 0 || iy >= p->in_h) {
+            memset(row, p->in_zero, (size_t)(p->kernel_w * width));
+            row += p->kernel_w * width;
+        } else if (whole) {
+            eb_copy(row, image + (iy * p->in_w + left) * p->in_c, p->kernel_w * width);
+            row += p->kernel_w * width;
+        } else {
+            for (int32_t j = 0; j < p->kernel_w; j++, row += width) {
+                const int32_t ix = left + j * p->dilation_w;
+                if (ix < 0 || ix >= p->in_w)
+                    memset(row, p->in_zero, (size_t)width);
+                else
+                    eb_copy(row, image + (iy * p->in_w + ix) * p->in_c + channel, width);
+            }
+        }
+    }
+    while (row < end) *row++ = 0;
+}
+
+/* acc[r][j] = bias + sum of codes * weights, for `rows` rows of codes and `lanes` output channels from `first` on. */
+static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows, const int8_t *weight,
+                               int32_t channels, const uint32_t *bias, int32_t lanes,
+                               int32_t acc[EB_ROWS][EB_LANES]) {
+#if defined(EB_VNNI)
+    const __mmask16 mask = (__mmask16)((1u << lanes) - 1u);
+    const __m512i start = _mm512_maskz_loadu_epi32(mask, bias);
+    __m512i sum[EB_ROWS];
+    for (int32_t r = 0; r < EB_ROWS; r++) sum[r] = start;
+    for (int32_t k = 0; k < depth; k += 4) {
+        const __m512i w = _mm512_maskz_loadu_epi32(mask, weight + k * channels);
+        for (int32_t r = 0; r < EB_ROWS; r++) {
+            int32_t four;
+            memcpy(&four, codes + (r < rows ? r : 0) * depth + k, 4);
+            sum[r] = _mm512_dpbusd_epi32(sum[r], _mm512_set1_epi32(four), w);
+        }
+    }
+    for (int32_t r = 0; r < rows; r++) _mm512_storeu_si512(acc[r], sum[r]);
+#else
+    uint32_t sum[EB_ROWS][EB_LANES]; /* unsigned: partial sums may wrap, the whole ones fit */
+#if defined(EB_NEON)
+    if (lanes == EB_LANES) {
+        for (int32_t r = 0; r < rows; r++) {
+            int32x4_t a[4];
+            for (int32_t v = 0; v < 4; v++) a[v] = vreinterpretq_s32_u32(vld1q_u32(bias + 4 * v));
+            for (int32_t k = 0; k < depth; k += 4) {
+                int32_t four;
+                memcpy(&four, codes + r * depth + k, 4);
+                const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+                for (int32_t v = 0; v < 4; v++)
+                    a[v] = vdotq_s32(a[v], vld1q_s8(weight + k * channels + 16 * v), x);
+            }
+            for (int32_t v = 0; v < 4; v++) vst1q_s32(acc[r] + 4 * v, a[v]);
+        }
+        return;
+    }
+#endif
+    for (int32_t r = 0; r < rows; r++) {
+        for (int32_t j = 0; j < lanes; j++) sum[r][j] = bias[j];
+        for (int32_t k = 0; k < depth; k += 4) {
+            const int8_t *x = codes + r * depth + k, *w = weight + k * channels;
+            for (int32_t j = 0; j < lanes; j++)
+                sum[r][j] += (uint32_t)(x[0] * w[4 * j] + x[1] * w[4 * j + 1] + x[2] * w[4 * j + 2] +
+                                        x[3] * w[4 * j + 3]);
+        }
+        for (int32_t j = 0; j < lanes; j++) acc[r][j] = (int32_t)sum[r][j];
+    }
+#endif
+}
+
+static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_t *scratch) {
+    const int32_t channels = p->out_c / p->group, width = p->in_c / p->group;
+    int32_t acc[EB_ROWS][EB_LANES];
+    for (int32_t n = 0; n < p->batch; n++) {
+        const int8_t *image = x + n * p->in_h * p->in_w * p->in_c;
+        for (int32_t oy = 0; oy < p->out_h; oy++) {
+            for (int32_t ox = 0; ox < p->out_w; ox += EB_ROWS) {
+                const int32_t rows = eb_min(EB_ROWS, p->out_w - ox);
+                int8_t *out = y + ((n * p->out_h + oy) * p->out_w + ox) * p->out_c;
+                for (int32_t g = 0; g < p->group; g++) {
+                    const int32_t begin = g * channels;
+                    for (int32_t r = 0; r < rows; r++)
+                        eb_gather(p, image, oy, ox + r, g * width, scratch + r * p->depth);
+#if defined(EB_VNNI)
+                    for (int32_t i = 0; i < rows * p->depth; i++) scratch[i] = (int8_t)(scratch[i] ^ -128);
+#endif
+                    for (int32_t first = 0; first < channels; first += EB_LANES) {
+                        const int32_t lanes = eb_min(EB_LANES, channels - first);
+                        eb_products(scratch, p->depth, rows, p->weight + begin * p->depth + 4 * first, channels,
+                                    p->bias + begin + first, lanes, acc);
+                        for (int32_t r = 0; r < rows; r++)
+                            eb_codes(p, acc[r], begin + first, lanes, out + r * p->out_c + begin + first);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* One filter a channel; taps outside the image stand for zeros and are left out. */
+static inline void eb_depthwise(const eb_conv_t *p, const int8_t *x, int8_t *y) {
+    const int32_t channels = p->out_c, zero_point = p->in_zero;
+    int32_t acc[EB_LANES];
+    for (int32_t n = 0; n < p->batch; n++) {
+        const int8_t *image = x + n * p->in_h * p->in_w * channels;
+        for (int32_t oy = 0; oy < p->out_h; oy++) {
+            for (int32_t ox = 0; ox < p->out_w; ox++, y += channels) {
+                for (int32_t first = 0; first < channels; first += EB_LANES) {
+                    const int32_t lanes = eb_min(EB_LANES, channels - first);
+                    for (int32_t j = 0; j < lanes; j++) acc[j] = (int32_t)p->bias[first + j];
+                    for (int32_t i = 0; i < p->kernel_h; i++) {
+                        const int32_t iy = oy * p->stride_h - p->top + i * p->dilation_h;
+                        if (iy < 0 || iy >= p->in_h) continue;
+                        for (int32_t k = 0; k < p->kernel_w; k++) {
+                            const int32_t ix = ox * p->stride_w - p->left + k * p->dilation_w;
+                            if (ix < 0 || ix >= p->in_w) continue;
+                            const int8_t *q = image + (iy * p->in_w + ix) * channels + first;
+                            const int8_t *w = p->weight + (i * p->kernel_w + k) * channels + first;
+                            if (lanes == EB_LANES)
+                                for (int32_t j = 0; j < EB_LANES; j++) acc[j] += (q[j] - zero_point) * w[j];
+                            else
+                                for (int32_t j = 0; j < lanes; j++) acc[j] += (q[j] - zero_point) * w[j];
+                        }
+                    }
+                    eb_codes(p, acc, first, lanes, y + first);
+                }
+            }
+        }
+    }
+}
+
+/* ---- products of two tensors of codes -------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t dims[EB_RANK], a_step[EB_RANK], b_step[EB_RANK]; /* the matrices that are multiplied with one another */
+    int32_t rows, depth, columns;
+    int32_t a_zero, b_zero, out_zero, multiplier, shift;
+} eb_matmul_t;
+
+/* Moves on to the next place of a box, the last axis first; 0 behind the last one. */
+static inline int eb_next(const int32_t *dims, int32_t axes, int32_t *place) {
+    for (int32_t axis = axes - 1; axis >= 0; axis--) {
+        if (++place[axis] < dims[axis]) return 1;
+        place[axis] = 0;
+    }
+    return 0;
+}
+
+static inline int32_t eb_at(const int32_t *place, const int32_t *step, int32_t axes) {
+    int32_t at = 0;
+    for (int32_t axis = 0; axis < axes; axis++) at += place[axis] * step[axis];
+    return at;
+}
+
+static inline void eb_matmul(const eb_matmul_t *p, const int8_t *a, const int8_t *b, int8_t *y) {
+    int32_t place[EB_RANK] = {0};
+    int32_t acc[EB_LANES];
+    do {
+        const int8_t *left = a + eb_at(place, p->a_step, EB_RANK), *right = b + eb_at(place, p->b_step, EB_RANK);
+        for (int32_t i = 0; i < p->rows; i++, left += p->depth) {
+            for (int32_t first = 0; first < p->columns; first += EB_LANES) {
+                const int32_t lanes = eb_min(EB_LANES, p->columns - first);
+                for (int32_t j = 0; j < lanes; j++) acc[j] = 0;
+                for (int32_t k = 0; k < p->depth; k++) {
+                    const int8_t *row = right + k * p->columns + first;
+                    for (int32_t j = 0; j < lanes; j++) acc[j] += (left[k] - p->a_zero) * (row[j] - p->b_zero);
+                }
+                for (int32_t j = 0; j < lanes; j++)
+                    *y++ = eb_code(eb_scale(acc[j], p->multiplier, p->shift), p->out_zero);
+            }
+        }
+    } while (eb_next(p->dims, EB_RANK, place));
+}
+
+/* ---- sums and products, element by element --------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t dims[EB_RANK], a_step[EB_RANK], b_step[EB_RANK];
+    int32_t a_zero, a_multiplier, a_shift, b_zero, b_multiplier, b_shift, out_zero, multiplier, shift;
+} eb_binary_t;
+
+static inline int8_t eb_add_one(const eb_binary_t *p, int8_t a, int8_t b) {
+    const int32_t left = eb_scale_down((a - p->a_zero) * (1 << 20), p->a_multiplier, p->a_shift);
+    const int32_t right = eb_scale_down((b - p->b_zero) * (1 << 20), p->b_multiplier, p->b_shift);
+    return eb_code(eb_scale(left + right, p->multiplier, p->shift), p->out_zero);
+}
+
+static inline int8_t eb_mul_one(const eb_binary_t *p, int8_t a, int8_t b) {
+    return eb_code(eb_scale((a - p->a_zero) * (b - p->b_zero), p->multiplier, p->shift), p->out_zero);
+}
+
+#define EB_BINARY(name, one)                                                                                    \
+    static inline void name(const eb_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y) {                \
+        const int32_t count = p->dims[EB_RANK - 1];                                                             \
+        const int32_t a_step = p->a_step[EB_RANK - 1], b_step = p->b_step[EB_RANK - 1];                         \
+        int32_t place[EB_RANK] = {0};                                                                           \
+        do {                                                                                                    \
+            const int8_t *left = a + eb_at(place, p->a_step, EB_RANK - 1);                                      \
+            const int8_t *right = b + eb_at(place, p->b_step, EB_RANK - 1);                                     \
+            for (int32_t i = 0; i < count; i++) *y++ = one(p, left[i * a_step], right[i * b_step]);             \
+        } while (eb_next(p->dims, EB_RANK - 1, place));                                                         \
+    }
+EB_BINARY(eb_add, eb_add_one)
+EB_BINARY(eb_mul, eb_mul_one)
+
+/* ---- pooling ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t batch, in_h, in_w, channels, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w;
+    int32_t top, left, dilation_h, dilation_w;
+    int32_t padding; /* average: whether what lies outside counts, as zeros */
+    int32_t in_zero;
+} eb_pool_t;
+
+/* sum / count, half away from zero */
+static inline int8_t eb_average(int32_t sum, int32_t count) {
+    return (int8_t)((sum > 0 ? sum + count / 2 : sum - count / 2) / count);
+}
+
+#define EB_POOL(name, start, take, finish)                                                                      \
+    static inline void name(const eb_pool_t *p, const int8_t *x, int8_t *y) {                                   \
+        int32_t acc[EB_LANES];                                                                                  \
+        for (int32_t n = 0; n < p->batch; n++, x += p->in_h * p->in_w * p->channels)                            \
+            for (int32_t oy = 0; oy < p->out_h; oy++)                                                           \
+                for (int32_t ox = 0; ox < p->out_w; ox++, y += p->channels)                                     \
+                    for (int32_t first = 0; first < p->channels; first += EB_LANES) {                           \
+                        const int32_t lanes = eb_min(EB_LANES, p->channels - first);                            \
+                        int32_t count = 0;                                                                      \
+                        for (int32_t j = 0; j < EB_LANES; j++) acc[j] = start;                                  \
+                        for (int32_t i = 0; i < p->kernel_h; i++) {                                             \
+                            const int32_t iy = oy * p->stride_h - p->top + i * p->dilation_h;                   \
+                            if (iy < 0 || iy >= p->in_h) continue;                                              \
+                            for (int32_t k = 0; k < p->kernel_w; k++) {                                         \
+                                const int32_t ix = ox * p->stride_w - p->left + k * p->dilation_w;              \
+                                if (ix < 0 || ix >= p->in_w) continue;                                          \
+                                const int8_t *q = x + (iy * p->in_w + ix) * p->channels + first;                \
+                                for (int32_t j = 0; j < lanes; j++) acc[j] = take(acc[j], q[j]);                \
+                                count++;                                                                        \
+                            }                                                                                   \
+                        }                                                                                       \
+                        for (int32_t j = 0; j < lanes; j++) y[first + j] = finish(p, acc[j], count);            \
+                    }                                                                                           \
+    }
+
+static inline int32_t eb_plus(int32_t a, int32_t b) { return a + b; }
+static inline int8_t eb_largest(const eb_pool_t *p, int32_t acc, int32_t count) {
+    (void)p;
+    (void)count;
+    return (int8_t)acc;
+}
+static inline int8_t eb_mean_of(const eb_pool_t *p, int32_t acc, int32_t count) {
+    const int32_t whole = p->kernel_h * p->kernel_w;
+    return p->padding ? eb_average(acc + (whole - count) * p->in_zero, whole) : eb_average(acc, count);
+}
+EB_POOL(eb_max_pool, -128, eb_max, eb_largest)
+EB_POOL(eb_average_pool, 0, eb_plus, eb_mean_of)
+
+typedef struct {
+    int32_t batch, count, channels, in_zero, out_zero, multiplier, shift;
+} eb_mean_t;
+
+/* The mean of each channel over all pixels. */
+static inline void eb_mean(const eb_mean_t *p, const int8_t *x, int8_t *y) {
+    int32_t acc[EB_LANES];
+    for (int32_t n = 0; n < p->batch; n++, x += p->count * p->channels)
+        for (int32_t first = 0; first < p->channels; first += EB_LANES) {
+            const int32_t lanes = eb_min(EB_LANES, p->channels - first);
+            for (int32_t j = 0; j < lanes; j++) acc[j] = -p->count * p->in_zero;
+            for (int32_t i = 0; i < p->count; i++)
+                for (int32_t j = 0; j < lanes; j++) acc[j] += x[i * p->channels + first + j];
+            for (int32_t j = 0; j < lanes; j++) *y++ = eb_code(eb_scale(acc[j], p->multiplier, p->shift), p->out_zero);
+        }
+}
+
+/* ---- codes from place to place ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    const int8_t *table; /* of 256 codes, or NULL: codes as they are */
+    int32_t dims[EB_RANK], x_step[EB_RANK], y_step[EB_RANK], x_begin, y_begin;
+} eb_move_t;
+
+static inline void eb_move(const eb_move_t *p, const int8_t *x, int8_t *y) {
+    const int32_t count = p->dims[EB_RANK - 1], x_step = p->x_step[EB_RANK - 1], y_step = p->y_step[EB_RANK - 1];
+    int32_t place[EB_RANK] = {0};
+    do {
+        const int8_t *from = x + p->x_begin + eb_at(place, p->x_step, EB_RANK - 1);
+        int8_t *to = y + p->y_begin + eb_at(place, p->y_step, EB_RANK - 1);
+        if (p->table)
+            for (int32_t i = 0; i < count; i++) to[i * y_step] = p->table[from[i * x_step] + 128];
+        else
+            for (int32_t i = 0; i < count; i++) to[i * y_step] = from[i * x_step];
+    } while (eb_next(p->dims, EB_RANK - 1, place));
+}
+
+typedef struct {
+    int32_t count, value;
+} eb_fill_t;
+
+static inline void eb_fill(const eb_fill_t *p, int8_t *y) { memset(y, p->value, (size_t)p->count); }
+
+#endif

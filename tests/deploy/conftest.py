@@ -1,0 +1,42 @@
+"""Tools that only some machines have: their tests skip without them, and fail where CI is set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from eightbit.deploy.c.compiler import compiler
+from eightbit.errors import EngineError
+
+PACKAGES = {"gcc": "gcc", "clang": "clang"}
+Tool = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def tool() -> Tool:
+    """A function that gives the path of a program by its name."""
+
+    def find(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            _without(f"no {name} (Debian: apt install {PACKAGES[name]})")
+        return str(found)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def cc() -> str:
+    """The path of the compiler that the engine `native` uses."""
+    try:
+        return compiler()
+    except EngineError as cause:
+        return _without(str(cause))
+
+
+def _without(reason: str) -> str:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return ""
