@@ -13,6 +13,9 @@ import eightbit
 PUBLIC = [
     "load",
     "Model",
+    "prune",
+    "Magnitude",
+    "Reconstruction",
     "Recipe",
     "Weights",
     "Activations",

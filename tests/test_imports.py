@@ -20,6 +20,7 @@ ROOMS = [
     *("integer", "integer.engine", "integer.lower"),
     *("deploy.c", "deploy"),
     "model",
+    "pruning",
     "train",
     "plot",
     "report",

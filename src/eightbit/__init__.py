@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         quantize,
         save_weights,
     )
+    from eightbit.pruning.importance import Magnitude, Reconstruction
+    from eightbit.pruning.prune import prune
     from eightbit.quant.choose.recipe import (
         FLOAT,
         Activations,
@@ -57,6 +59,9 @@ __version__ = "0.1.0"
 _HOME = {
     "load": "model",
     "Model": "model",
+    "prune": "pruning.prune",
+    "Magnitude": "pruning.importance",
+    "Reconstruction": "pruning.importance",
     "Recipe": "quant.choose.recipe",
     "Weights": "quant.choose.recipe",
     "Activations": "quant.choose.recipe",

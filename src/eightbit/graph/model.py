@@ -69,6 +69,23 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def read_by(node: ir.Node) -> set[ir.Value]:
+    """Every tensor that a node reads, those in the graphs of its branches and loops included."""
+    inner = (
+        graph
+        for attribute in node.attributes.values()
+        for graph in (
+            [attribute.as_graph()]
+            if attribute.type == ir.AttributeType.GRAPH
+            else attribute.as_graphs()
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+    )
+    nodes = [node, *(n for graph in inner for n in ir.traversal.RecursiveGraphIterator(graph))]
+    return {value for n in nodes for value in n.inputs if value is not None}
+
+
 def rank(value: ir.Value | None) -> int | None:
     """Number of axes of `value`, or None if unknown."""
     return None if value is None or value.shape is None else len(value.shape)

@@ -14,24 +14,22 @@ Source: Li et al. 2025, arXiv 2504.02692 (GPTAQ), whose objective (1) is; Franta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.data.feeds import Feeds
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.layers import TAKES_BIAS
+from eightbit.quant.encode.seen import Seen, seen_inputs
 from eightbit.quant.encode.walk import KEPT, Walk
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
-from eightbit.quant.observe.moments import ELEMENTS, PATCHES, Moments
 
 PULL = 1.0
 """a, as a multiple of the mean diagonal of H. EfficientNet-Lite0, weights in 4 bits, 36 crops: 7.7 dB with 1 and
@@ -55,7 +53,7 @@ def sequential_layers(
     walk = Walk(model, work, layers, data, keep=KEPT)
     encoded: dict[str, EncodedLayer] = {}
     for wave, names in enumerate(walk.waves):
-        seen = _seen([nodes[name] for name in names], walk.inputs(wave))
+        seen = seen_inputs([nodes[name] for name in names], walk.inputs(wave))
         for name in names:
             try:
                 own = recipe.for_layer(name, nodes[name].op_type)
@@ -68,72 +66,7 @@ def sequential_layers(
     return encoded
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What the data say about a layer's input x in the float network and x' in the other, over the same positions."""
-
-    moments: Moments
-    """Of x'."""
-    cross: NDArray[np.float64]
-    """The sum of x x'ᵀ, (G, K, K)."""
-    total: NDArray[np.float64]
-    """The sum of x, (G, K)."""
-
-    @classmethod
-    def of(cls, x: NDArray[np.float32], changed: NDArray[np.float32]) -> _Seen:
-        """Of positions (G, K, N) in both networks."""
-        turned = changed.transpose(0, 2, 1)
-        return cls(
-            Moments.of(changed), np.matmul(x, turned).astype(np.float64), x.sum(axis=2, dtype=np.float64)
-        )
-
-    def add(self, other: _Seen) -> _Seen:
-        """The sum of both, taken into this value's arrays."""
-        np.add(self.cross, other.cross, out=self.cross)
-        np.add(self.total, other.total, out=self.total)
-        return replace(self, moments=self.moments.add(other.moments))
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The mean of x, (G, K)."""
-        return self.total / self.moments.count
-
-    @property
-    def centred(self) -> NDArray[np.float64]:
-        """C of equation (1), with the same floor on its diagonal as the moments of x'."""
-        return self.cross - self.mean[:, :, None] * self.moments.total[:, None, :] + self.moments.floor
-
-
-def _seen(nodes: Sequence[ir.Node], inputs: Iterable[tuple[Feeds, Feeds]]) -> dict[str, _Seen]:
-    """What the data say about the inputs of some layers, from their tensors in both networks, sample by sample."""
-    layouts = {str(node.name): Layout.of(node) for node in nodes}
-    keys = {str(node.name): (str(node.inputs[0].name), layouts[str(node.name)].window) for node in nodes}  # type: ignore[union-attr]
-    readers = {key: layouts[name] for name, key in keys.items()}  # layers that read one tensor alike share
-    found: dict[Any, _Seen] = {}
-    held: dict[Any, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {key: [] for key in readers}
-
-    def take_in(key: Any) -> None:
-        one, other = (
-            parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-            for parts in zip(*held[key], strict=True)
-        )
-        seen = _Seen.of(one, other)
-        found[key] = found[key].add(seen) if key in found else seen
-        held[key] = []
-
-    for tensors in inputs:
-        for key, layout in readers.items():
-            one, other = (layout.positions(each[key[0]], thin=PATCHES) for each in tensors)
-            held[key].append((one, other))
-            if sum(x.size for x, _ in held[key]) >= ELEMENTS:
-                take_in(key)
-    for key in readers:
-        if held[key]:
-            take_in(key)
-    return {name: found[key] for name, key in keys.items()}
-
-
-def _encoded(node: ir.Node, seen: _Seen, recipe: Recipe) -> EncodedLayer:
+def _encoded(node: ir.Node, seen: Seen, recipe: Recipe) -> EncodedLayer:
     """The codes of a layer. Raises QuantizationError."""
     weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
     assert weight is not None

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from eightbit.data.feeds import Feeds
 from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError
+from eightbit.graph.model import read_by
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
 
@@ -33,7 +34,7 @@ def waves(model: ir.Model, layers: Collection[str]) -> tuple[tuple[str, ...], ..
     behind: dict[ir.Value, frozenset[str]] = {}  # for every tensor the layers that it was made by
     found: list[list[str]] = [[]]
     for node in model.graph:
-        above = frozenset[str]().union(*(behind.get(value, frozenset()) for value in _read_by(node)))
+        above = frozenset[str]().union(*(behind.get(value, frozenset()) for value in read_by(node)))
         if node.name in layers:
             if above.intersection(found[-1]):
                 found.append([])
@@ -93,7 +94,7 @@ class Walk:
     def _border(self, wave: int) -> tuple[str, ...]:
         """What there is after a wave's pass that later ones read; nothing if one of them is no plain tensor."""
         read = {value for targets in self._targets[wave + 1 :] for value in targets}
-        read.update(v for node, turn in self._turns.items() if turn > wave for v in _read_by(node))
+        read.update(v for node, turn in self._turns.items() if turn > wave for v in read_by(node))
         there = {output for node, turn in self._turns.items() if turn <= wave for output in node.outputs}
         found = [value for value in read if value in there or value.is_graph_input()]
         if any(value.dtype is None or not isinstance(value.type, ir.TensorType) for value in found):
@@ -110,25 +111,8 @@ def _turns(targets: Sequence[Sequence[ir.Value]]) -> dict[ir.Node, int]:
             node = rest.pop().producer()
             if node is not None and node not in found:
                 found[node] = turn
-                rest.extend(_read_by(node))
+                rest.extend(read_by(node))
     return found
-
-
-def _read_by(node: ir.Node) -> set[ir.Value]:
-    """Every tensor that a node reads, those in the graphs of its branches and loops included."""
-    inner = (
-        graph
-        for attribute in node.attributes.values()
-        for graph in (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.as_graphs()
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-    )
-    nodes = [node, *(n for graph in inner for n in ir.traversal.RecursiveGraphIterator(graph))]
-    return {value for n in nodes for value in n.inputs if value is not None}
 
 
 def _part(model: ir.Model, start: Sequence[str], wanted: Sequence[str]) -> Callable[[Feeds], Feeds]:
