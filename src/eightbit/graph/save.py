@@ -12,6 +12,7 @@ from eightbit.errors import ExportError, LoadError
 from eightbit.files import check_place, write_whole
 from eightbit.graph.packing import packed
 from eightbit.graph.run import to_proto
+from eightbit.graph.sharing import shared
 
 
 def save_graph(model: ir.Model, path: str | os.PathLike[str], read: Callable[[bytes], object]) -> Path:
@@ -35,9 +36,9 @@ def save_graph(model: ir.Model, path: str | os.PathLike[str], read: Callable[[by
 def file_bytes(model: ir.Model) -> bytes:
     """The bytes of the file that `save_graph` writes. Raises EngineError above 2 GiB.
 
-    Weights of four and two bits are packed (`packing`).
+    Constants that hold the same are one (`sharing`), and weights of four and two bits are packed (`packing`).
     Shapes of inner tensors are left out: readers infer them, and in a small network they outweigh the biases.
     """
-    proto = to_proto(packed(model))
+    proto = to_proto(packed(shared(model)))
     del proto.graph.value_info[:]
     return proto.SerializeToString()

@@ -22,6 +22,7 @@ from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.processor import pairs_saturate, would_saturate
 from eightbit.graph.save import file_bytes
+from eightbit.graph.sharing import shared
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.lower.embeddings import embeddings
 from eightbit.integer.program import DynamicGemm, GemmToFloat, MatMulToFloat
@@ -198,16 +199,18 @@ def _tensors(model: ir.Model) -> Iterator[TensorRow]:
             value, source = node.inputs[1], None
         else:
             continue
-        if value is None or value.name in seen:
+        if value is None:
             continue
-        seen.add(value.name)
         if table is not None:
             row = _table_row(table)
         elif node.name in dynamic:
             row = _dynamic_row(dynamic[str(node.name)], value)
         else:
             row = _row(node, value, source)
-        yield replace(row, bits=widths.get(str(value.name), row.bits))
+        row = replace(row, bits=widths.get(str(value.name), row.bits))
+        if row not in seen:  # codes that several nodes read
+            yield row
+        seen.add(row)
 
 
 def _table_row(table: CodeTable) -> TensorRow:
@@ -270,6 +273,7 @@ def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
 
 def _bytes(model: ir.Model) -> dict[str, int]:
     """Bytes of the file by what they hold; the rest is the graph: nodes, names, framing."""
+    model = shared(model)
     found: Counter[str] = Counter()
     codes = {
         str(n.inputs[0].name)

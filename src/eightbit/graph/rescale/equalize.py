@@ -38,8 +38,9 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import LoadError, QuantizationError
-from eightbit.graph.model import OURS, attribute, constant, input_at, is_op, set_constant
+from eightbit.graph.model import OURS, WEIGHTED_OPS, attribute, constant, input_at, is_op, set_constant
 from eightbit.graph.rescale.channels import ChannelGroup, channel_groups
+from eightbit.graph.sharing import tied
 
 METADATA = f"{OURS}equalized"
 LARGEST = 64.0
@@ -47,8 +48,16 @@ LARGEST = 64.0
 
 
 def elastic_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
-    """The groups that `equalize` can rescale: all but those with an upper bound inside."""
-    return tuple(group for group in channel_groups(model) if np.isinf(group.ceiling))
+    """The groups that `equalize` can rescale: without an upper bound inside, or a layer that shares its weight.
+
+    Such a layer would need a weight of its own.
+    """
+    shared = tied(node for node in model.graph if is_op(node, *WEIGHTED_OPS))
+    return tuple(
+        group
+        for group in channel_groups(model)
+        if np.isinf(group.ceiling) and not shared.keys() & {*group.writers, *group.readers}
+    )
 
 
 def equalize(model: ir.Model, peaks: Mapping[str, np.ndarray], *, strength: float = 0.5) -> int:

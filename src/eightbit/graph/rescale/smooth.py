@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from eightbit.graph.model import add_constant, attribute, constant, is_op, rank, sole_consumer
 from eightbit.graph.names import unique_name, unique_node_name
+from eightbit.graph.sharing import tied
 
 SPREADING = ("LayerNormalization", "Gelu")
 """Float ops of transformers behind which outlier channels appear."""
@@ -65,16 +66,33 @@ def smooth(
 ) -> None:
     """Smooth every site, in place; `peaks` holds the largest magnitude of each channel of its tensor.
 
-    Channels that are always zero keep factor 1.
+    Channels that are always zero keep factor 1. Sites whose layers share a weight have the same factors, by the largest
+    of their peaks, and go on sharing it.
     """
     nodes = {str(node.name): node for node in model.graph}
     values = {str(value.name): value for node in model.graph for value in node.outputs}
+    for bundle in _bundles(sites, nodes):
+        weights = [_weight(nodes[name]) for site in bundle for name in site.layers]
+        factors = smoothing_factors(np.max([peaks[site.tensor] for site in bundle], axis=0), weights, alpha)
+        for site in bundle:
+            layers = [nodes[name] for name in site.layers]
+            _divide(model.graph, values[site.tensor], factors, layers)
+            for node in layers:
+                _scale_inputs(model.graph, node, factors)
+
+
+def _bundles(sites: Iterable[SmoothSite], nodes: Mapping[str, ir.Node]) -> list[list[SmoothSite]]:
+    """The sites, those together whose layers share a weight."""
+    sites = list(sites)
+    shared = tied(nodes[name] for site in sites for name in site.layers)
+    bundles: list[tuple[set[object], list[SmoothSite]]] = []
     for site in sites:
-        layers = [nodes[name] for name in site.layers]
-        factors = smoothing_factors(peaks[site.tensor], [_weight(node) for node in layers], alpha)
-        _divide(model.graph, values[site.tensor], factors, layers)
-        for node in layers:
-            _scale_inputs(model.graph, node, factors)
+        weights: set[object] = {shared.get(name, name) for name in site.layers}
+        near = [bundle for bundle in bundles if bundle[0] & weights]
+        bundles = [bundle for bundle in bundles if not bundle[0] & weights]
+        found = [other for _, others in near for other in others]
+        bundles.append((weights.union(*(held for held, _ in near)), [*found, site]))
+    return [found for _, found in bundles]
 
 
 def smoothing_factors(

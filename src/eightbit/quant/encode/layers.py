@@ -1,9 +1,14 @@
-"""The codes of all layers of a placement: each by its own choice of the recipe, from the moments of its input."""
+"""The codes of all layers of a placement: each by its own choice of the recipe, from the moments of its input.
+
+Layers that share a weight are rounded as one, for all their inputs together, so that they share its codes as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ import onnx_ir as ir
 from eightbit.arith.affine import QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant
+from eightbit.graph.sharing import tied
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
@@ -34,10 +40,10 @@ def encode_layers(
     encoded = {}
     known = {} if known is None else known
     wanted = set(placement.layers)
-    for node in model.graph:
+    nodes = [node for node in model.graph if node.name in wanted]
+    ties = _ties(nodes, recipe)
+    for node in nodes:
         name = str(node.name)
-        if name not in wanted:
-            continue
         source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
         weight = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -53,6 +59,7 @@ def encode_layers(
             correct,
             recipe.weights_only,
             None if source is None else float(params[source].scale),
+            ties[name],
         )
         try:
             if key not in known:
@@ -63,8 +70,26 @@ def encode_layers(
                     input_scale=input_scale,
                     recipe=replace(own, bias_correction=correct),
                     moments=moments.get(name),
+                    together=_together([moments[other] for other in ties[name] if other in moments]),
                 )
         except QuantizationError as cause:
             raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
         encoded[name] = known[key]
     return encoded
+
+
+def _ties(nodes: Sequence[ir.Node], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Of each layer, the names of those that have the same float weight and choice: they get one set of codes."""
+    shared = tied(nodes)
+    found: dict[Any, list[str]] = {}
+    for node in nodes:
+        name = str(node.name)
+        own = recipe.for_layer(name, node.op_type)
+        key = shared.get(name, name), Layout.of(node), own.weights, own.bias_correction
+        found.setdefault(key, []).append(name)
+    return {name: tuple(names) for names in found.values() for name in names}
+
+
+def _together(moments: Sequence[Moments]) -> Moments | None:
+    """The sum; None of nothing."""
+    return reduce(add, moments) if moments else None

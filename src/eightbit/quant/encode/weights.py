@@ -61,12 +61,14 @@ def encode_layer(
     input_scale: np.float32 | None,
     recipe: Recipe,
     moments: Moments | None = None,
+    together: Moments | None = None,
     parts: Sequence[float] = (1.0,),
 ) -> EncodedLayer:
     """Quantize a layer whose input has scale `input_scale`, or None where the input stays in float.
 
     `layout` says where the output channels and groups lie in `weight`; `moments` (of the layer's input) are needed
-    by rounding that looks at data and by bias correction. Of the `parts` of its scale each row takes the one with the
+    by rounding that looks at data and by bias correction; rounding looks at `together` instead, the moments of all
+    layers that share the weight, where it is given. Of the `parts` of its scale each row takes the one with the
     least error of the output, if there are moments. A scale is widened where the bias would not fit its int32
     code. Raises QuantizationError for a bias of another length than the channels.
     """
@@ -81,7 +83,7 @@ def encode_layer(
     scale = fit_scale(rows.reshape(channels, -1), choice)
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
-    hessian = _counted(recipe, moments)
+    hessian = _counted(recipe, moments if together is None else together)
     scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
     if recipe.bias_correction and moments is not None:
         bias = corrected_bias(rows, real_rows(codes, scale, group), bias, moments)
