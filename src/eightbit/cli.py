@@ -149,7 +149,7 @@ def quantize_command(
     data = npz_for(graph.ir, calibration, CalibrationError)
     with _bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:
         q = (refine if refined else quantize)(graph, data, chosen, progress=tick)
-    before = model.stat().st_size
+    before = sum(p.stat().st_size for p in (model, *model.rglob("*")) if p.is_file())
     q.save(output)
     after = output.stat().st_size if output.is_file() else 0
     _say(f"{output}: {after:,} bytes, {after / before:.2f} of {model}" if after else f"{output}: written")

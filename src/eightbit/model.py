@@ -33,8 +33,7 @@ from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
 from eightbit.graph.save import save_graph
-from eightbit.graph.source.example import example_from
-from eightbit.graph.source.frameworks import is_torch
+from eightbit.graph.source.example import example_from, takes
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import named
 from eightbit.integer.engine import run as run_program
@@ -183,7 +182,9 @@ class QuantizedModel(_Runnable):
 
 
 def load(source: Any, example: Any = None) -> Model:
-    """A float model from a torch.nn.Module (with an `example` input), a keras.Model, an ONNX path or ModelProto.
+    """A float model from a torch.nn.Module (with an `example` input), a keras.Model, a model's path or an ONNX proto.
+
+    Paths: files of ONNX, of Keras (.keras, .h5), of torch.export (.pt2), and folders of TensorFlow SavedModels.
 
     The graph is prepared for quantization: BatchNorm and constants folded, names kept. Raises LoadError, also for a
     graph that holds codes already.
@@ -282,14 +283,16 @@ def load_weights(model: Model, path: str | os.PathLike[str]) -> QuantizedModel:
 def with_data(source: Any, data: Any) -> tuple[Model, Any]:
     """A `Model` whatever the source, and the data to use with it: where every function on a model and data begins.
 
-    `source` is a `Model`, or what `load` takes; a torch module takes its example from the first batch of the data, and
-    the data that come back still begin with it. Raises LoadError, or CalibrationError for data without a batch.
+    `source` is a `Model`, or what `load` takes; a torch module, or a Keras model that does not say what it takes, gets
+    its example from the first batch of the data, and the data that come back still begin with it. Raises LoadError, or
+    CalibrationError for data without a batch.
     """
     if isinstance(source, Model):
         return source, data
-    if not is_torch(source):
+    arguments = takes(source)
+    if arguments is None:
         return load(source), data
-    example, data = example_from(source, data)
+    example, data = example_from(arguments, data)
     return load(source, example), data
 
 

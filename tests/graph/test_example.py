@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import eightbit as eb
-from eightbit.graph.source.example import example_from
+from eightbit.graph.source.example import Takes, example_from
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 50, (16, 7))
@@ -82,12 +82,12 @@ def same(found: Any, expected: Any) -> bool:
 @pytest.mark.parametrize("name", CASES)
 def test_the_inputs_of_a_batch(name: str) -> None:
     kind, data, expected = CASES[name]
-    example, after = example_from(kind(), data)
+    example, after = example_from(Takes.of(kind().forward), data)
     assert same(example, expected) and after is data
 
 
 def test_a_generator_still_begins_with_its_first_batch() -> None:
-    example, after = example_from(MayTake(), iter([(X, Y), (X + 1, Y)]))
+    example, after = example_from(Takes.of(MayTake().forward), iter([(X, Y), (X + 1, Y)]))
     assert same(example, (X,))
     assert [float(x[0, 0]) for x, _ in after] == [float(X[0, 0]), float(X[0, 0] + 1)]
 
@@ -102,7 +102,7 @@ def test_a_generator_still_begins_with_its_first_batch() -> None:
 )
 def test_what_cannot_be_an_example(data: Any, said: str) -> None:
     with pytest.raises(eb.CalibrationError, match=said):
-        example_from(MayTake(), data)
+        example_from(Takes.of(MayTake().forward), data)
 
 
 @pytest.mark.parametrize("form", ["tuples", "one batch", "dicts", "loader"])

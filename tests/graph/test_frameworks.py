@@ -1,6 +1,5 @@
 """PyTorch and Keras models compute the same as graphs, and their nodes carry the authors' names."""
 
-import os
 import sys
 import warnings
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
-from eightbit.graph.source.frameworks import COPIES
 from eightbit.graph.source.load import load_graph
 from tests.graph.graphs import ops
 
@@ -170,14 +168,13 @@ def test_keras_network_keeps_one_transpose_and_its_layer_names(monkeypatch: pyte
 
 def test_a_pass_of_the_keras_exporter_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    monkeypatch.delenv(COPIES, raising=False)
     keras = pytest.importorskip("keras")
     tf2onnx = pytest.importorskip("tf2onnx.optimizer")
     tried = []
 
     class Broken(tf2onnx.UpsampleOptimizer):
         def optimize(self, graph, iteration):
-            tried.append(os.environ.get(COPIES))
+            tried.append(iteration)
             raise ValueError("this pass cannot")
 
     monkeypatch.setitem(tf2onnx._optimizers, "remove_redundant_upsample", Broken)
@@ -185,6 +182,4 @@ def test_a_pass_of_the_keras_exporter_that_fails_is_left_out(monkeypatch: pytest
     x = np.random.default_rng(2).random((5, 6), np.float32)
     (got,) = FloatSession(load_graph(net)).run({"x": x}).values()
     np.testing.assert_allclose(got, np.asarray(net(x)), **TOLERANCE)
-    assert tried[0] is not None
-    assert tried[-1] is None
-    assert COPIES not in os.environ
+    assert len(tried) > 1

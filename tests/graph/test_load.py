@@ -81,7 +81,7 @@ def test_files_that_are_not_onnx_are_refused(tmp_path: Path, content: bytes) -> 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"none\.onnx cannot be read: No such file"):
         load_graph(tmp_path / "none.onnx")
-    with pytest.raises(LoadError, match="is not a file"):
+    with pytest.raises(LoadError, match=r"is a folder without a saved_model\.pb"):
         load_graph(tmp_path)
 
 

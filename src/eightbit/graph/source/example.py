@@ -1,9 +1,9 @@
-"""The example inputs that a torch module is loaded with, taken out of the data that come with it.
+"""The example inputs that a module is loaded with, taken out of the data that come with it.
 
-In: a module and data as `quantize` takes them. Out: the inputs of the first batch, and the data, which still begin
-with it. What of a batch are inputs, the module's forward tells: entries of a tuple go to its parameters in their
-order. An entry that is not required is an input, too, unless it can only be the labels: it is the last one, and the
-module takes no more, or calls the parameter so, or the entry holds one number a sample.
+In: what the module takes, and data as `quantize` takes them. Out: the inputs of the first batch, and the data, which
+still begin with it. What of a batch are inputs, the module's forward tells (a Keras model's call): entries of a tuple
+go to its parameters in their order. An entry that is not required is an input, too, unless it can only be the labels:
+it is the last one, and the module takes no more, or calls the parameter so, or the entry holds one number a sample.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 from eightbit.data.given import LABELS, is_group, is_whole, one_a_sample
 from eightbit.errors import CalibrationError
+from eightbit.graph.source.keras_model import is_keras, needs_example
+from eightbit.graph.source.torch_module import is_torch, unwrapped
 
 LABEL_NAMES = (LABELS, "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
-class _Takes:
+class Takes:
     """How many inputs a forward function requires and can take by place, and its parameters' names."""
 
     least: int
@@ -30,9 +32,12 @@ class _Takes:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, forward: Any) -> _Takes:
+    def of(cls, forward: Any, *, settings: tuple[str, ...] = ()) -> Takes:
+        """What `forward` takes; `settings` are parameters that are no inputs."""
         parameters = [
-            p for p in signature(forward).parameters.values() if p.kind is not Parameter.KEYWORD_ONLY
+            p
+            for p in signature(forward).parameters.values()
+            if p.kind is not Parameter.KEYWORD_ONLY and p.name not in settings
         ]
         by_place = []
         for p in parameters:
@@ -47,14 +52,22 @@ class _Takes:
         return cls(max(1, least), inf if free else max(1, len(by_place)), tuple(p.name for p in by_place))
 
 
-def example_from(module: Any, data: Any) -> tuple[Any, Any]:
+def takes(source: Any) -> Takes | None:
+    """What an example for `source` must hold; None for one that is loaded without an example."""
+    if is_torch(source):
+        return Takes.of(unwrapped(source).forward)
+    if is_keras(source) and needs_example(source):
+        return Takes.of(source.call, settings=("training", "mask"))
+    return None
+
+
+def example_from(takes: Takes, data: Any) -> tuple[Any, Any]:
     """The inputs of the first batch of `data`, and data that still begin with it. Raises CalibrationError."""
-    takes = _Takes.of(module.forward)
     first, data = _peek(data, takes)
     return _inputs(first, takes), data
 
 
-def _peek(data: Any, takes: _Takes) -> tuple[Any, Any]:
+def _peek(data: Any, takes: Takes) -> tuple[Any, Any]:
     """The first batch of `data`, and data that still begin with it."""
     if (
         isinstance(data, Mapping)
@@ -71,7 +84,7 @@ def _peek(data: Any, takes: _Takes) -> tuple[Any, Any]:
     return first, (chain([first], batches) if batches is data else data)
 
 
-def _is_batch(data: Any, takes: _Takes) -> bool:
+def _is_batch(data: Any, takes: Takes) -> bool:
     """Whether a tuple or list is one batch: its first entry alone would not do, or others follow it in a tuple."""
     if not is_group(data) or len(data) < 2:
         return False
@@ -80,7 +93,7 @@ def _is_batch(data: Any, takes: _Takes) -> bool:
     return is_group(data[0]) != is_group(data[1]) or (isinstance(data[0], Mapping) and is_whole(data[1]))
 
 
-def _inputs(batch: Any, takes: _Takes) -> Any:
+def _inputs(batch: Any, takes: Takes) -> Any:
     """What of a batch are inputs: an array, a tuple or a dict. Raises CalibrationError for more than there can be."""
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if name != LABELS}

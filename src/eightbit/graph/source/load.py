@@ -1,4 +1,4 @@
-"""PyTorch module, Keras model, ONNX file or proto -> float graph (`onnx_ir.Model`).
+"""PyTorch module, Keras model, file of either or of ONNX, or proto -> float graph (`onnx_ir.Model`).
 
 The graph that comes out has passed ONNX's checker, holds its weights, is finite, uses opset 13 or newer,
 has unique node and tensor names, and carries no exporter metadata. `fold.prepare` takes it from here.
@@ -17,35 +17,38 @@ from eightbit.data.specs import specs
 from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
 from eightbit.graph.model import OURS, check_weights
-from eightbit.graph.notes import drop_notes
-from eightbit.graph.source import frameworks, naming, onnx_file
+from eightbit.graph.source import keras_model, naming, onnx_file, torch_module
+from eightbit.graph.source.paths import from_path
 
 
 def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> ir.Model:
     """Turn `source` into a float graph.
 
-    `source`: a torch.nn.Module (needs `example`, one input set), a keras.Model, the path of an ONNX file or its bytes,
-    an onnx.ModelProto or an onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
+    `source`: a torch.nn.Module (needs `example`, one input set), a torch.export.ExportedProgram, a keras.Model (needs
+    one if it is subclassed), a path (see `from_path`), the bytes of an ONNX file, an onnx.ModelProto or an
+    onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
     Raises LoadError (unreadable, unsafe, not finite, op unknown to ONNX Runtime) or MissingExtra.
     """
     if isinstance(source, ir.Model):
-        model = ir.from_proto(onnx_file.checked(ir.to_proto(source)))
+        model = onnx_file.graph_of(ir.to_proto(source))
     elif isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        model = ir.from_proto(onnx_file.checked(copy))
+        model = onnx_file.graph_of(copy)
     elif isinstance(source, str | os.PathLike):
-        model = ir.from_proto(onnx_file.read_file(source))
+        model = from_path(source)
     elif isinstance(source, bytes):
-        model = ir.from_proto(onnx_file.read_bytes(source))
-    elif frameworks.is_torch(source):
-        model = frameworks.from_torch(source, example)
-    elif frameworks.is_keras(source):
-        model = frameworks.from_keras(source, example)
+        model = onnx_file.read_bytes(source)
+    elif torch_module.is_torch(source):
+        model = torch_module.from_torch(source, example)
+    elif torch_module.is_exported(source):
+        model = torch_module.from_exported(source)
+    elif keras_model.is_keras(source):
+        model = keras_model.from_keras(source, example)
     else:
         raise LoadError(
             f"a {type(source).__name__} cannot be loaded; give a torch.nn.Module, a keras.Model, "
-            "the path of an ONNX file or an onnx.ModelProto"
+            "the path of a model's file or an onnx.ModelProto"
         )
     return _finished(model, name)
 
@@ -60,7 +63,6 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     ours = {key: text for key, text in model.metadata_props.items() if key.startswith(OURS)}
     model.metadata_props.clear()
     model.metadata_props.update(ours)  # what `compare` needs to know of an equalized graph
-    drop_notes(model)
     model.doc_string = model.graph.doc_string = None
     naming.fill_names(model)
     if name is not None:

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import external_data_helper, version_converter
 
 from eightbit.errors import LoadError
 from eightbit.graph.model import MAX_BYTES
+from eightbit.graph.notes import drop_notes
 
 MIN_OPSET = 13  # the first with per-axis QuantizeLinear and axes as inputs; older ones are converted
 COMMON_OPSET = 21
@@ -27,7 +29,7 @@ SUB_BYTE_BITS: dict[int, int] = {
 }
 
 
-def read_file(path: str | os.PathLike[str]) -> onnx.ModelProto:
+def read_file(path: str | os.PathLike[str]) -> ir.Model:
     """Read a file and the external data beside it; the result holds all weights and has passed the checker.
 
     Raises LoadError, naming the file, if it is missing, too big, truncated, not ONNX, or points outside.
@@ -45,14 +47,14 @@ def read_file(path: str | os.PathLike[str]) -> onnx.ModelProto:
     proto = _parsed(data, str(file))
     try:
         _load_external(proto, file)
-        return checked(proto)
+        return graph_of(proto)
     except LoadError as cause:
         raise LoadError(f"{file}: {cause}") from cause.__cause__
 
 
-def read_bytes(data: bytes) -> onnx.ModelProto:
+def read_bytes(data: bytes) -> ir.Model:
     """The same for the bytes of a file that holds its weights itself."""
-    return checked(_parsed(data, f"what these {len(data):,} bytes hold"))
+    return graph_of(_parsed(data, f"what these {len(data):,} bytes hold"))
 
 
 def _parsed(data: bytes, called: str) -> onnx.ModelProto:
@@ -65,6 +67,13 @@ def _parsed(data: bytes, called: str) -> onnx.ModelProto:
             f"{called} is truncated or not an ONNX file: it holds no graph; export or copy it again"
         )
     return proto
+
+
+def graph_of(proto: onnx.ModelProto) -> ir.Model:
+    """The graph of a model in memory, after the checks; its notes are of another loading. Raises LoadError."""
+    model = ir.from_proto(checked(proto))
+    drop_notes(model)
+    return model
 
 
 def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
