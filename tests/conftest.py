@@ -1,7 +1,47 @@
-"""What holds for every test."""
+"""What holds for every test; tools that only some machines have: tests skip without them, but fail where CI is set."""
 
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from eightbit.deploy.c.compiler import compiler
+from eightbit.errors import EngineError
 
 # A busy machine makes a test slow, not wrong: hypothesis measures neither examples nor how long drawing them takes.
 settings.register_profile("eightbit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eightbit")
+
+PACKAGES = {"gcc": "gcc", "clang": "clang"}
+Tool = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def tool() -> Tool:
+    """A function that gives the path of a program by its name."""
+
+    def find(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            _without(f"no {name} (Debian: apt install {PACKAGES[name]})")
+        return str(found)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def cc() -> str:
+    """The path of the compiler that the engine `native` uses."""
+    try:
+        return compiler()
+    except EngineError as cause:
+        return _without(str(cause))
+
+
+def _without(reason: str) -> str:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return ""

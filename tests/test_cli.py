@@ -135,6 +135,37 @@ def test_both_engines_run_the_file_to_the_same_outputs(quantized: Path):
     )
 
 
+@pytest.mark.usefixtures("cc")
+def test_native_and_numpy_run_the_file_to_the_same_outputs(quantized: Path):
+    found = {}
+    for engine in ("numpy", "native"):
+        words = ("run", quantized / "q.onnx", "-i", quantized / "test.npz", "-o", quantized / f"{engine}.npz")
+        result = call(*words, "--engine", engine, "--arithmetic", "single")
+        assert result.exit_code == 0, result.stderr
+        found[engine] = np.load(quantized / f"{engine}.npz")["logits"]
+    np.testing.assert_array_equal(found["native"], found["numpy"])
+
+
+def test_export_writes_a_folder_of_c_and_prints_the_arena(quantized: Path):
+    words = (
+        "export",
+        quantized / "q.onnx",
+        "-o",
+        quantized / "net_c",
+        "--arithmetic",
+        "single",
+        "--name",
+        "small",
+    )
+    result = call(*words, "-d", quantized / "test.npz")
+    assert result.exit_code == 0, result.stderr
+    assert "alive in one step" in result.stdout
+    assert "#define EB_SINGLE_ROUNDING 1" in (quantized / "net_c" / "small.c").read_text()
+    assert "#define VECTORS 40" in (quantized / "net_c" / "selftest.c").read_text()
+    assert_refused(call("export", quantized / "q.onnx", "-o", quantized / "q.onnx"), "cannot make the folder")
+    assert_refused(call(*words[:4], "--arithmetic", "onnx"), "choose 'tflite' or 'single'")
+
+
 def test_compare_prints_tables_and_json(quantized: Path):
     words = ("compare", quantized / "net.onnx", quantized / "q.onnx", "-d", quantized / "test.npz")
     text = call(*words)
@@ -492,6 +523,7 @@ def test_every_word_works_without_torch_tensorflow_and_matplotlib(folder: Path):
         + """
 for words in (
     "quantize net.onnx -c calib.npz -o q.onnx", "run q.onnx -i test.npz -o y.npz", "inspect q.onnx",
+    "export q.onnx -o net_c",
     "compare net.onnx q.onnx -d test.npz", "bench net.onnx q.onnx --rounds 5",
 ):
     main(words.split(), standalone_mode=False)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import eightbit
+from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.data.batch_axis import joined
 from eightbit.data.feeds import Feeds, feed
 from eightbit.data.given import LABELS
@@ -38,7 +39,7 @@ from eightbit.errors import (
 from eightbit.files import check_place
 from eightbit.graph.run import MOST_THREADS
 from eightbit.graph.samples import npz_for, samples
-from eightbit.model import Model, load, quantize
+from eightbit.model import ENGINES, Model, export, load, quantize
 from eightbit.model import open as open_quantized
 from eightbit.plot.look import pyplot
 from eightbit.quant.choose.recipe import Recipe
@@ -69,6 +70,7 @@ class _Number(click.FloatRange):
 
 FILE = click.Path(path_type=Path)
 THREADS = click.IntRange(1, MOST_THREADS)
+ARITHMETIC = click.Choice([arithmetic.value for arithmetic in Arithmetic])
 Tick = Callable[[str, int], None]
 
 
@@ -221,10 +223,11 @@ def tune_command(
 @click.argument("model", type=FILE)
 @click.option("-i", "--input", "inputs", type=FILE, required=True, help="Inputs, .npz.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the outputs, .npz.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True)
 @click.option(
-    "--engine", type=click.Choice(["onnxruntime", "numpy"]), default="onnxruntime", show_default=True
+    "--arithmetic", type=ARITHMETIC, help="How accumulators become codes; default: the engine's own."
 )
-def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
+def run_command(model: Path, inputs: Path, output: Path, engine: str, arithmetic: str | None) -> None:
     """Run the int8 MODEL on every sample of an .npz file."""
     _check_places(output, beside=(model, inputs))
     q = open_quantized(model)
@@ -237,19 +240,33 @@ def run_command(model: Path, inputs: Path, output: Path, engine: str) -> None:
         done = 0
         for sample in found:
             first = [*first, sample][:2]
-            parts.append(_tuple(q.run(sample, engine=engine)))
+            parts.append(_tuple(q.run(sample, engine=engine, arithmetic=arithmetic)))
             done += found.count(sample)
             tick("run", done)
     axes: list[int | None] = [0] * len(names)
     if found.axes == {}:
         axes = [None] * len(names)
     elif found.axes and not found.fixed and len(first) == 2:
-        together = _tuple(q.run(joined(first, found.axes), engine=engine))
+        pair = joined(first, found.axes)
+        together = _tuple(q.run(pair, engine=engine, arithmetic=arithmetic))
         axes = [_grown(one, two) for one, two in zip(parts[0], together, strict=True)]
     columns = zip(names, axes, zip(*parts, strict=True), strict=True)
     results = {name: _column(name, column, axis) for name, axis, column in columns}
     write_npz(results, output)
     _say(f"{output}: {', '.join(f'{n} {a.dtype} {a.shape}' for n, a in results.items())}")
+
+
+@main.command("export", short_help="Write the network as C.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The folder to write to.")
+@click.option("--arithmetic", type=ARITHMETIC, default="tflite", show_default=True, help="How to round.")
+@click.option("--name", default="net", show_default=True, help="What files and functions are called.")
+@click.option("-d", "--data", "data_file", type=FILE, help="Inputs for the self-test, .npz; default: random.")
+def export_command(model: Path, output: Path, arithmetic: str, name: str, data_file: Path | None) -> None:
+    """Write the int8 MODEL as C99 that needs no library: sources, a self-test, a Makefile; `make check` tries it."""
+    q = open_quantized(model)
+    data = None if data_file is None else npz_for(q.ir, data_file, ExportError)
+    _say(export(q, output, arithmetic=arithmetic, name=name, data=data))
 
 
 @main.command("compare", short_help="Say what quantization changed.")
