@@ -107,6 +107,10 @@ def fit(
     and without a teacher, and for a loss that is not finite; LoadError for a checkpoint of another training.
     """
     chosen = argument("training", training, Training | None) or Training()
+    if not isinstance(module, nn.Module):
+        raise QuantizationError(
+            f"fit trains torch modules, not a {type(module).__name__}; train a Keras model by its own compile and fit"
+        )
     torch.manual_seed(chosen.seed)
     loop = _Loop(module, data, chosen, teacher, loss)
     if checkpoint is not None and Path(checkpoint).exists():

@@ -196,8 +196,10 @@ def _window() -> np.ndarray:
 
 
 def _softmax(run: Forward, op: p.Softmax, x: Tensor) -> Tensor:
-    s_x, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
-    return run.on_grid(run.ops.softmax(x * s_x, op.axis) / s_y, op.outputs[0])
+    """In whole units of 1 / s_y, as the engines have it: the scale of the result is not learned."""
+    units = np.floor(np.float32(1) / run.plan.start[run.grid(op.outputs[0]).scale])
+    s_x = run.scale(run.grid(op.inputs[0]).scale)
+    return run.on_grid(run.ops.softmax(x * s_x, op.axis) * float(units), op.outputs[0])
 
 
 def _concat(run: Forward, op: p.Concat, *parts: Tensor) -> Tensor:
@@ -252,7 +254,7 @@ def _reshape_to(run: Forward, op: p.ReshapeTo, x: Tensor, lengths: Tensor) -> Te
 def _flatten(run: Forward, op: p.Flatten, x: Tensor) -> Tensor:
     shape = run.ops.shape(x)
     axis = op.axis % len(shape) if op.axis < 0 else op.axis
-    return run.ops.reshaped(x, (int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
+    return run.ops.reshaped(x, (-1, int(np.prod(shape[axis:]))))
 
 
 def _squeeze(run: Forward, op: p.Squeeze, x: Tensor) -> Tensor:

@@ -122,8 +122,19 @@ def _clip(ops: Ops, attributes: dict[str, Any], x: Value, lo: Value = None, hi: 
     return ops.clipped(_tensor(ops, x), low, high)
 
 
+def _hard_sigmoid(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
+    line = _tensor(ops, x) * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5)
+    return ops.clipped(line, 0.0, 1.0)
+
+
 def _shape(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    whole = np.array(x.shape if isinstance(x, np.ndarray) else ops.shape(x), np.int64)
+    lengths = x.shape if isinstance(x, np.ndarray) else ops.shape(x)
+    if not all(isinstance(n, int) for n in lengths):
+        raise QuantizationError(
+            "this model computes with the shape of its data, which is not known in a compiled step; "
+            "use compile(run_eagerly=True)"
+        )
+    whole = np.array(lengths, np.int64)
     return whole[attributes.get("start", 0) : attributes.get("end", len(whole))]
 
 
@@ -288,7 +299,7 @@ def _constant_of_shape(ops: Ops, attributes: dict[str, Any], shape: Value) -> Va
 
 UNARY: Sequence[str] = (
     *("Abs", "Neg", "Exp", "Log", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Reciprocal", "Softplus"),
-    *("HardSwish", "HardSigmoid", "Mish"),
+    *("HardSwish", "Mish"),
 )
 RULES: dict[str, Rule] = {
     **{name: _one(name) for name in UNARY},
@@ -306,6 +317,7 @@ RULES: dict[str, Rule] = {
     "LayerNormalization": _layer_norm,
     "Gelu": _gelu,
     "Clip": _clip,
+    "HardSigmoid": _hard_sigmoid,
     "Sum": _sum,
     "Identity": _same,
     "Dropout": _same,

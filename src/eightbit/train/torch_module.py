@@ -7,7 +7,6 @@ scales as parameters, to be trained by any loop; `eightbit.quantize(module)` giv
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from eightbit.errors import EngineError, QuantizationError
 from eightbit.model import QuantizedModel
+from eightbit.train.convert import converted, engine_codes, planned
 from eightbit.train.forward import Forward
-from eightbit.train.plan import Plan, learned_params, plan, write
 from eightbit.train.torch_ops import TorchOps
 
 
@@ -31,14 +30,9 @@ class Trainable(nn.Module):
 
     def __init__(self, q: QuantizedModel) -> None:
         super().__init__()
-        if q.report is None:
-            raise QuantizationError(
-                "a model that was opened from a file has lost its recipe; train what quantize returned"
-            )
-        self.report = q.report
+        self.plan, self.report = planned(q)
         self._wanted: tuple[str, ...] = ()
         self._seen: dict[str, Tensor] = {}
-        self.plan: Plan = plan(q.ir, q.program, q.report.recipe)
         self.learned = nn.ParameterDict()
         for key in self.plan.start:
             value = torch.zeros(self.plan.start[key].shape)
@@ -61,7 +55,7 @@ class Trainable(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The model's outputs: one bare, more as a tuple. Raises EngineError for another number of inputs."""
-        made = self._run(self._feeds(inputs), keep=bool(self._wanted))
+        made = self._run(self._feeds(inputs), keep=bool(self._wanted), exact=not self.training)
         self._seen.update({name: self._real(made, name) for name in self._wanted})
         outputs = tuple(made[name] for name in self.plan.program.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -81,21 +75,14 @@ class Trainable(nn.Module):
     def codes(self, *inputs: Tensor) -> dict[str, np.ndarray]:
         """Every tensor of codes on the way, as the engines have it: canonical integers by name."""
         with torch.no_grad():
-            made = self._run(self._feeds(inputs), keep=True)
-        tensors = self.plan.program.tensors
-        return {
-            name: (made[name].cpu().numpy() + info.zero_point).astype(info.itype.dtype)
-            for name, info in tensors.items()
-            if name in made
-        }
+            made = self._run(self._feeds(inputs), keep=True, exact=True)
+        return engine_codes(self.plan.program, {name: value.cpu().numpy() for name, value in made.items()})
 
     def quantized(self) -> QuantizedModel:
         """The int8 model with the integers that the parameters stand for now."""
         with torch.no_grad():
             values = Forward(self.plan, TorchOps(self._device), self.numbers()).values()
-        plain = {key: value.detach().cpu().numpy() for key, value in values.items()}
-        graph = write(self.plan, plain)
-        return QuantizedModel(graph, replace(self.report, params=learned_params(graph, self.report.params)))
+        return converted(self.plan, self.report, {key: value.cpu().numpy() for key, value in values.items()})
 
     @property
     def _device(self) -> torch.device:
@@ -111,8 +98,8 @@ class Trainable(nn.Module):
             )
         return {name: _tensor(x, self._device) for name, x in zip(names, inputs, strict=True)}
 
-    def _run(self, feeds: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-        forward = Forward(self.plan, TorchOps(self._device), self.numbers(), exact=not self.training)
+    def _run(self, feeds: Mapping[str, Tensor], *, keep: bool, exact: bool) -> dict[str, Tensor]:
+        forward = Forward(self.plan, TorchOps(self._device), self.numbers(), exact=exact)
         return forward.run(feeds, keep=keep)
 
 

@@ -118,7 +118,6 @@ _UNARY = {
     "Reciprocal": torch.reciprocal,
     "Softplus": f.softplus,
     "HardSwish": f.hardswish,
-    "HardSigmoid": f.hardsigmoid,
     "Mish": f.mish,
 }
 

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from eightbit.errors import MissingExtra
+from eightbit.graph.source.keras_model import is_keras
 from eightbit.model import QuantizedModel, quantize
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.calibrate import Progress
+from eightbit.values.fields import argument
 
 
 def trainable(
-    model: Any, calibration: Any = None, recipe: Recipe | None = None, *, progress: Progress | None = None
+    model: Any,
+    calibration: Any = None,
+    recipe: Recipe | None = None,
+    *,
+    framework: Literal["torch", "keras"] | None = None,
+    progress: Progress | None = None,
 ) -> Any:
-    """A `torch.nn.Module` whose forward pass is the int8 model's own arithmetic, and whose backward pass has gradients.
+    """A `torch.nn.Module`, or `keras.Model`, whose forward pass is the int8 model's arithmetic, with gradients.
 
     `model`, `calibration` and `recipe` are what `quantize` takes: training starts from the solution of post-training
-    quantization. A `QuantizedModel` that `quantize` returned needs no more. Train it by any loop, or by `eightbit.fit`;
-    `eightbit.quantize(module)` is the int8 model that was trained, integer for integer. BatchNorm is folded before
-    training begins, as it is at inference, and so has nothing to freeze. Raises as `quantize`; QuantizationError for a
-    model without layers between calibrated codes, MissingExtra without PyTorch.
+    quantization. A `QuantizedModel` that `quantize` returned needs no more. A Keras model gives a Keras model, anything
+    else a torch module, unless `framework` says otherwise. Train a module by any loop, or by `eightbit.fit`, and a
+    Keras model by its `compile` and `fit`; `eightbit.quantize(trained)` is the int8 model that was trained, integer for
+    integer. BatchNorm is folded before training begins, as it is at inference, and so has nothing to freeze. Raises as
+    `quantize`; QuantizationError for a model without layers between calibrated codes, MissingExtra without PyTorch or
+    TensorFlow.
     """
+    chosen = argument("framework", framework, Literal["torch", "keras"] | None)
+    chosen = chosen or ("keras" if is_keras(model) else "torch")
     q = (
         model
         if isinstance(model, QuantizedModel)
         else quantize(model, calibration, recipe, progress=progress)
     )
     try:
+        if chosen == "keras":
+            from eightbit.train.keras_module import KerasTrainable
+
+            return KerasTrainable(q)
         from eightbit.train.torch_module import Trainable
     except ImportError as cause:
-        raise MissingExtra("torch", "torch") from cause
+        extra = "tensorflow" if chosen == "keras" else "torch"
+        raise MissingExtra(extra, extra) from cause
     return Trainable(q)

@@ -1,0 +1,41 @@
+"""What every framework's module does alike: begin from a quantized model, and become one again.
+
+In: a `QuantizedModel` that `quantize` returned, later the learned values as arrays. Out: its plan, and the model that
+the values stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from eightbit.errors import QuantizationError
+from eightbit.integer.program import Program
+from eightbit.model import QuantizedModel, Report
+from eightbit.train.plan import Plan, Values, learned_params, plan, write
+
+
+def planned(q: QuantizedModel) -> tuple[Plan, Report]:
+    """What can be learned of `q`, and its report. Raises QuantizationError, also for a model from a file."""
+    if q.report is None:
+        raise QuantizationError(
+            "a model that was opened from a file has lost its recipe; train what quantize returned"
+        )
+    return plan(q.ir, q.program, q.report.recipe), q.report
+
+
+def converted(plan: Plan, report: Report, values: Values) -> QuantizedModel:
+    """The model with the integers that `values` stand for."""
+    graph = write(plan, values)
+    return QuantizedModel(graph, replace(report, params=learned_params(graph, report.params)))
+
+
+def engine_codes(program: Program, steps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors of codes that `Forward` holds in steps, as the engines have them: canonical integers by name."""
+    return {
+        name: (steps[name] + info.zero_point).astype(info.itype.dtype)
+        for name, info in program.tensors.items()
+        if name in steps
+    }
