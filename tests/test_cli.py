@@ -14,6 +14,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import helper
+from PIL import Image
 
 import eightbit as eb
 from eightbit.cli import main
@@ -504,13 +505,131 @@ def test_a_defect_is_one_line_too(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert "unexpected ZeroDivisionError: by zero" in result.stderr
 
 
+# Pictures
+
+HOW = ("--resize", 8, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+
+
+def photographs(place: Path, count: int, seed: int = 0) -> np.ndarray:
+    """So many pictures of the small net's size in `place`, and what the net takes for them."""
+    place.mkdir(parents=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *SHAPE[1:], 3), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(place / f"{number:02}.png")
+    x = pixels.astype(np.float32) / np.float32(255) - np.float32([0.485, 0.456, 0.406])
+    return (x / np.float32([0.229, 0.224, 0.225])).transpose(0, 3, 1, 2)
+
+
+def test_a_folder_of_pictures_is_what_their_arrays_are(folder: Path):
+    net = folder / "net.onnx"
+    parts = [photographs(folder / "classes" / name, 6, seed=i) for i, name in enumerate("abcde")]
+    labels = np.repeat(np.arange(5), 6)
+    np.savez(folder / "photos.npz", image=photographs(folder / "photos", 20, seed=9))
+    np.savez(folder / "classes.npz", image=np.concatenate(parts), labels=labels)
+    results = []
+    for ending, how in (("", HOW), (".npz", ())):
+        photos, classes, q = (folder / f"{name}{ending}" for name in ("photos", "classes", "q"))
+        budget = ("--held-out", classes, "--bits", 8, "-o", q, "--json")
+        done = [
+            call("quantize", net, "-c", photos, "-o", q, *how),
+            call("run", q, "-i", photos, "-o", folder / f"y{ending}", *how),
+            call("compare", net, q, "-d", classes, "--margin", 0.9, "--json", *how),
+            call("tune", net, "-c", photos, "-d", classes, *budget, *how),
+            call("bench", net, q, "-d", photos, "--batch", 3, "--rounds", 5, *how),
+        ]
+        assert [d.exit_code for d in done] == [0] * 5, [d.stderr for d in done]
+        with np.load(folder / f"y{ending}") as y:
+            results.append((q.read_bytes(), y["logits"].tolist(), done[2].stdout, done[3].stdout))
+        said = f"Note: the folders in {classes} are taken for classes 0 (a) to 4 (e)\n"
+        assert done[2].stderr == ("" if ending else said)
+    assert results[0] == results[1]
+    assert json.loads(results[0][2])["accuracy"] is not None
+
+
+def test_one_picture_runs(quantized: Path):
+    x, picture = photographs(quantized / "photos", 3), quantized / "photos" / "01.png"
+    result = call("run", quantized / "q.onnx", "-i", picture, "-o", quantized / "y.npz", *HOW)
+    assert result.exit_code == 0, result.stderr
+    with np.load(quantized / "y.npz") as y:
+        np.testing.assert_array_equal(y["logits"], eb.open(quantized / "q.onnx")(x[1:2]))
+
+
+def test_options_on_pictures_change_the_numbers(folder: Path):
+    photographs(folder / "photos", 5)
+    changes = (
+        (),
+        ("--mean", 0.1),
+        ("--std", 2),
+        ("--range", 255),
+        ("--bgr",),
+        ("--most", 2),
+        ("--resize", 8),
+    )
+    files = []
+    for words in changes:
+        result = call(
+            "quantize", folder / "net.onnx", "-c", folder / "photos", "-o", folder / "q.onnx", *words
+        )
+        assert result.exit_code == 0, result.stderr
+        files.append((folder / "q.onnx").read_bytes())
+    assert len(set(files)) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (
+            ("-c", "photos", "--layout", "nhwc"),
+            1,
+            "no axis of image: float32 (?, 3, 8, 8) holds the channels",
+        ),
+        (("-c", "photos", "--size", "16"), 1, "pictures of 16 x 16 do not fit image: float32 (?, 3, 8, 8)"),
+        (
+            ("-c", "photos", "--mean", "127"),
+            1,
+            "mean=(127.0,) lies outside pixels of 0 to 1; say that they run to 255",
+        ),
+        (("-c", "photos", "--std", "0"), 1, "std"),
+        (("-c", "photos", "--mean", "1,2"), 1, "give one number, or one for red, green and blue each"),
+        (("-c", "photos", "--mean", "nan"), 1, "mean"),
+        (("-c", "photos", "--mean", "a"), 2, "'a' is no number, or numbers with commas between them"),
+        (
+            ("-c", "photos", "--size", "8x8x8"),
+            2,
+            "'8x8x8' is no size such as 224, or 192x256 (height, width)",
+        ),
+        (("-c", "photos", "--most", "0"), 2, "0 is not in the range"),
+        (
+            ("-c", "calib.npz", "--mean", "0.5"),
+            2,
+            "no data are pictures; leave the options on pictures out",
+        ),
+        (("-c", "calib.npz", "--most", "5"), 2, "no data are pictures"),
+        (("-c", "bad"), 1, "bad/x.jpg cannot be read as a picture: cannot identify image file"),
+        (("-c", "empty"), 1, "empty holds no picture (.jpg"),
+        (("-c", "gone"), 1, "gone: there is no such file"),
+        (("-c", "gone.png"), 1, "gone.png cannot be read as a picture"),
+    ],
+)
+def test_pictures_that_do_not_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words, status: int, said: str
+):
+    monkeypatch.chdir(folder)
+    photographs(folder / "photos", 2)
+    for name in ("bad", "empty"):
+        (folder / name).mkdir()
+    (folder / "bad" / "x.jpg").write_text("<html>")
+    assert_refused(call("quantize", "net.onnx", *words, "-o", "q.onnx"), said, status=status)
+    assert not (folder / "q.onnx").exists()
+
+
 # A machine without the extras, and a terminal
 
 BLOCKED = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "tensorflow", "keras", "matplotlib", "onnxscript", "tf2onnx"}:
+        if name.split(".")[0] in {"torch", "tensorflow", "keras", "matplotlib", "onnxscript", "tf2onnx", "PIL"}:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocker())
 from eightbit.cli import main
@@ -532,13 +651,19 @@ try:
     eightbit.compare("net.onnx", "q.onnx", numpy.load("test.npz")["image"]).plot()
 except eightbit.MissingExtra as error:
     print("missing:", error)
+try:
+    main("quantize net.onnx -c photos -o q.onnx".split(), standalone_mode=False)
+except SystemExit as end:
+    print("status:", end)
 """
     )
+    photographs(folder / "photos", 1)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "Error: Pillow is not installed; run: pip install 'eightbit[pictures]'\n"
+    assert "status: 1" in done.stdout
     assert "missing: matplotlib is not installed; run: pip install 'eightbit[plot]'" in done.stdout
 
 

@@ -1,7 +1,7 @@
 """The command line: the same words as the package, on files.
 
-Models are ONNX files and data are `.npz` files whose keys are the models' input names (labels under `labels`).
-Exit status: 0, or 1 where the work failed (one line on stderr says why), or 2 where the command was misused.
+Models are files. Data are `.npz` files whose keys are the models' input names (labels under `labels`), or folders of
+pictures. Exit status: 0, or 1 where the work failed (one line on stderr says why), or 2 where the command was misused.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import onnx_ir as ir
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,8 +28,9 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.data.batch_axis import joined
 from eightbit.data.feeds import Feeds, feed
 from eightbit.data.given import LABELS
-from eightbit.data.npz import write_npz
-from eightbit.data.specs import TensorSpec
+from eightbit.data.npz import Npz, write_npz
+from eightbit.data.pictures import Pictures, Preparation, is_picture
+from eightbit.data.specs import TensorSpec, specs
 from eightbit.errors import (
     CalibrationError,
     EightbitError,
@@ -66,6 +69,30 @@ class _Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no number, or numbers with commas between them.", param, ctx)
+
+
+class _Size(click.ParamType):
+    """A side, or height and width with an x between them."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        sides = value.lower().split("x")
+        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+            self.fail(f"{value!r} is no size such as 224, or 192x256 (height, width).", param, ctx)
+        return int(sides[0]), int(sides[-1])
 
 
 FILE = click.Path(path_type=Path)
@@ -117,6 +144,71 @@ def _say(text: object, *, bold: bool = False) -> None:
     click.echo(click.style(printable(str(text)), bold=bold or None))
 
 
+ON_PICTURES = (
+    click.option(
+        "--resize", type=click.IntRange(1), help="Pictures: shorter side before the crop; default: 256 for 224."
+    ),
+    click.option("--mean", type=_Numbers(), help="Pictures: subtracted; one number or R,G,B.  [default: 0]"),
+    click.option("--std", type=_Numbers(), help="Pictures: divided by; one number or R,G,B.  [default: 1]"),
+    click.option(
+        "--range", "top", type=click.Choice(["1", "255"]), callback=lambda ctx, param, top: top and int(top),
+        help="Pictures: what white is before --mean and --std.  [default: 1]",
+    ),
+    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Pictures: where the model's channels are."),
+    click.option("--bgr", is_flag=True, default=None, help="Pictures: blue first."),
+    click.option("--most", type=click.IntRange(1), help="Pictures: at most so many, spread over all."),
+)  # fmt: skip
+
+
+def _takes_data(*size: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose data may be pictures: for the options on them it gets `read`, which opens data for a model.
+
+    `size` are the names of the option on the size of pictures.
+    """
+    crop = click.option(
+        *size, "crop_size", type=_Size(), help="Pictures: side of the crop, or HxW; default: the model's."
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**words: Any) -> None:
+            given = {"size": words.pop("crop_size")}  # `tune` has a size of its own
+            given |= {n: words.pop(n) for n in ("resize", "mean", "std", "top", "layout", "bgr", "most")}
+            options = {name: value for name, value in given.items() if value is not None}
+            if options and not any(_are_pictures(path) for path in words.values() if isinstance(path, Path)):
+                raise click.UsageError("no data are pictures; leave the options on pictures out")
+            command(read=_Reader(**options), **words)
+
+        for option in reversed((crop, *ON_PICTURES)):
+            run = option(run)
+        return run
+
+    return decorate
+
+
+class _Reader:
+    """Opens data for a model: an .npz file, a folder of pictures or one picture, prepared as the options say."""
+
+    def __init__(self, most: int | None = None, **how: Any) -> None:
+        self.most, self.how = most, Preparation(**how)
+
+    def __call__(self, model: ir.Model, path: Path, error: type[EightbitError]) -> Npz | Pictures:
+        if not _are_pictures(path):
+            return npz_for(model, path, error)
+        found = Pictures(path, specs(model), error, self.how, self.most)
+        if found.classes:
+            first, last = found.classes[0], found.classes[-1]
+            click.echo(
+                f"Note: the folders in {path} are taken for classes 0 ({first}) to {len(found.classes) - 1} ({last})",
+                err=True,
+            )
+        return found
+
+
+def _are_pictures(path: Path) -> bool:
+    return path.is_dir() or is_picture(path.name)
+
+
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -124,20 +216,25 @@ def _say(text: object, *, bold: bool = False) -> None:
 def main() -> None:
     """Int8 neural networks: quantize, run, compare, inspect and time ONNX files.
 
-    Data are .npz files whose keys are the model's input names; labels go under `labels`.
+    Data are .npz files whose keys are the model's input names, with labels under `labels`; or folders of pictures for
+    models with one input. Pictures in folders of their class are labelled by the place of the folder's name among the
+    sorted ones.
     """
 
 
 @main.command("quantize")
 @click.argument("model", type=FILE)
-@click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
+@click.option(
+    "-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz or pictures."
+)
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
 @click.option("--recipe", type=FILE, help="How to quantize, TOML; see below.")
 @click.option(
     "--refine", "refined", is_flag=True, help="Learn codes, biases and scales from MODEL's answers, too."
 )
+@_takes_data("--size", "--crop")
 def quantize_command(
-    model: Path, calibration: Path, output: Path, recipe: Path | None, refined: bool
+    model: Path, calibration: Path, output: Path, recipe: Path | None, refined: bool, read: _Reader
 ) -> None:
     """Turn the float MODEL (.onnx) into int8.
 
@@ -148,7 +245,7 @@ def quantize_command(
     _check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     graph = _load(model)
-    data = npz_for(graph.ir, calibration, CalibrationError)
+    data = read(graph.ir, calibration, CalibrationError)
     with _bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:
         q = (refine if refined else quantize)(graph, data, chosen, progress=tick)
     before = sum(p.stat().st_size for p in (model, *model.rglob("*")) if p.is_file())
@@ -164,9 +261,15 @@ def quantize_command(
 
 @main.command("tune", short_help="Search for bits that meet a budget.")
 @click.argument("model", type=FILE)
-@click.option("-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz.")
-@click.option("-d", "--data", "data_file", type=FILE, help="Inputs to measure on, and labels if any, .npz.")
-@click.option("--held-out", type=FILE, help="Inputs for the final figure, never searched on, .npz.")
+@click.option(
+    "-c", "--calibration", type=FILE, required=True, help="Inputs to calibrate with, .npz or pictures."
+)
+@click.option(
+    "-d", "--data", "data_file", type=FILE, help="Inputs to measure on, and labels if any, .npz or pictures."
+)
+@click.option(
+    "--held-out", type=FILE, help="Inputs for the final figure, never searched on, .npz or pictures."
+)
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
 @click.option("--recipe", type=FILE, help="The recipe to begin with, TOML.")
 @click.option("--save-recipe", type=FILE, help="Where to write the recipe that was found, TOML.")
@@ -177,6 +280,7 @@ def quantize_command(
 @click.option("--bits", type=_Number(), help="Most bits a weight in the mean, as the file stores them.")
 @click.option("--workers", type=THREADS, default=1, show_default=True, help="Processes to try in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_takes_data("--crop")
 def tune_command(
     model: Path,
     calibration: Path,
@@ -187,6 +291,7 @@ def tune_command(
     save_recipe: Path | None,
     workers: int,
     as_json: bool,
+    read: _Reader,
     **limits: float | None,
 ) -> None:
     """Search for a recipe by which the float MODEL (.onnx) meets a budget; exit status 1 if none does."""
@@ -196,8 +301,8 @@ def tune_command(
     target = Target(**limits)
     start = None if recipe is None else read_recipe(recipe)
     graph = _load(model)
-    seen = npz_for(graph.ir, calibration, CalibrationError)
-    others = [None if f is None else npz_for(graph.ir, f, EngineError) for f in (data_file, held_out)]
+    seen = read(graph.ir, calibration, CalibrationError)
+    others = [None if f is None else read(graph.ir, f, EngineError) for f in (data_file, held_out)]
     with _bars({"calibrate": seen.rows, "moments": seen.rows}) as tick:
         found = tune(
             graph,
@@ -221,17 +326,20 @@ def tune_command(
 
 @main.command("run")
 @click.argument("model", type=FILE)
-@click.option("-i", "--input", "inputs", type=FILE, required=True, help="Inputs, .npz.")
+@click.option("-i", "--input", "inputs", type=FILE, required=True, help="Inputs, .npz or pictures.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the outputs, .npz.")
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True)
 @click.option(
     "--arithmetic", type=ARITHMETIC, help="How accumulators become codes; default: the engine's own."
 )
-def run_command(model: Path, inputs: Path, output: Path, engine: str, arithmetic: str | None) -> None:
-    """Run the int8 MODEL on every sample of an .npz file."""
+@_takes_data("--size", "--crop")
+def run_command(
+    model: Path, inputs: Path, output: Path, engine: str, arithmetic: str | None, read: _Reader
+) -> None:
+    """Run the int8 MODEL on every sample of an .npz file, or every picture in the order of their paths."""
     _check_places(output, beside=(model, inputs))
     q = open_quantized(model)
-    data = npz_for(q.ir, inputs, EngineError)
+    data = read(q.ir, inputs, EngineError)
     found = samples(q.ir, data, EngineError)
     names = [str(v.name) for v in q.ir.graph.outputs]
     first: list[Feeds] = []
@@ -272,7 +380,9 @@ def export_command(model: Path, output: Path, arithmetic: str, name: str, data_f
 @main.command("compare", short_help="Say what quantization changed.")
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
-@click.option("-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz.")
+@click.option(
+    "-d", "--data", "data_file", type=FILE, required=True, help="Inputs, and labels if any, .npz or pictures."
+)
 @click.option(
     "--margin",
     type=_Number(0, 1, min_open=True, max_open=True),
@@ -283,6 +393,7 @@ def export_command(model: Path, output: Path, arithmetic: str, name: str, data_f
 @click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
 @click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@_takes_data("--size", "--crop")
 def compare_command(
     float_model: Path,
     int8_model: Path,
@@ -293,13 +404,17 @@ def compare_command(
     latency: bool,
     threads: int | None,
     as_json: bool,
+    read: _Reader,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
     model = _load(float_model)
     q = int8_form(model, int8_model)
-    data = npz_for(model.ir, data_file, EngineError)
+    data = read(model.ir, data_file, EngineError)
     if margin is not None and not data.has_labels:
-        raise EngineError(f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}'")
+        raise EngineError(
+            f"{data_file}: --margin needs accuracies; add the true classes under '{LABELS}', or sort pictures into "
+            "folders of their classes"
+        )
     if html is not None:
         pyplot()  # a missing extra is better known before the work than after it
         _check_places(html, beside=(float_model, int8_model, data_file))
@@ -331,7 +446,9 @@ def inspect_command(model: Path, as_json: bool) -> None:
 @main.command("bench", short_help="Time both models, taking turns.")
 @click.argument("float_model", type=FILE)
 @click.argument("int8_model", type=FILE)
-@click.option("-d", "--data", "data_file", type=FILE, help="Inputs, .npz; default: random numbers.")
+@click.option(
+    "-d", "--data", "data_file", type=FILE, help="Inputs, .npz or pictures; default: random numbers."
+)
 @click.option(
     "--batch", type=click.IntRange(1, 2**20), default=1, show_default=True, help="Samples in one run."
 )
@@ -345,6 +462,7 @@ def inspect_command(model: Path, as_json: bool) -> None:
 @click.option("--seconds", type=_Number(0), default=10.0, show_default=True, help="Time to spend, about.")
 @click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_takes_data("--size", "--crop")
 def bench_command(
     float_model: Path,
     int8_model: Path,
@@ -354,10 +472,15 @@ def bench_command(
     seconds: float,
     threads: int | None,
     as_json: bool,
+    read: _Reader,
 ) -> None:
     """Time both models in ONNX Runtime, taking turns, and give the medians and their ratio."""
     model, q = _load(float_model), open_quantized(int8_model)
-    feeds = _random(model.inputs, batch) if data_file is None else _first(data_file, model, batch)
+    if data_file is None:
+        feeds = _random(model.inputs, batch)
+    else:
+        found = samples(model.ir, read(model.ir, data_file, EngineError), EngineError)
+        feeds = next(found.side_by_side(batch))
     feeds = feed(feeds, q.inputs, EngineError)
     with _bars({"bench": rounds}) as tick:
         speed = measure(model, q, feeds, threads=threads, rounds=rounds, seconds=seconds, progress=tick)
@@ -438,12 +561,6 @@ def _random(specs: tuple[TensorSpec, ...], batch: int) -> Feeds:
         values = rng.standard_normal(shape) if spec.dtype.kind == "f" else np.zeros(shape)
         found[spec.name] = values.astype(spec.dtype)
     return found
-
-
-def _first(path: Path, model: Model, batch: int) -> Feeds:
-    """The first samples of a file, `batch` of them together."""
-    data = npz_for(model.ir, path, EngineError)
-    return next(samples(model.ir, data, EngineError).side_by_side(batch))
 
 
 def _tuple(result: Any) -> tuple[np.ndarray, ...]:
