@@ -2,12 +2,13 @@
 
 Read are README, CONTRIBUTING and every docstring. A span in backticks is
 
-- a path, if it ends in `/` or in the ending of a source file: a tracked path ends in it;
+- a path, if it ends in `/` or in the ending of a source file: a path of the project ends in it, or the package writes a
+  file of this name;
 - a dotted name, with or without a call's brackets: a module of the package, or a public name of it, and what is found
   there; or what the code beside it calls so, if the rest occurs in the code; or another package;
 - a single name in the way of Python's functions (`fit_scale`, but neither `axis` nor what ends like `x_q`): it occurs
   in the code;
-- `make` and a word: a target;
+- `make` and a word: a target, of the project's Makefile or of one that the package writes;
 - anything else, which names nothing that could be looked up.
 """
 
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "eightbit"
 PAGES = ("README.md", "CONTRIBUTING.md")
 SPAN = re.compile(r"(?<!`)(``?)(?!`)([^`\n]+)\1(?!`)")
-FILE = re.compile(r"[\w./-]+(/|\.(py|md|yml|lock|sh|mjs|txt|jsonl))")
+FILE = re.compile(r"[\w./-]+(/|\.(py|md|yml|lock|sh|mjs|txt|jsonl|c|h))")
 OURS = re.compile(r"[a-z]\w*_\w*[a-z]{3}")
 DOTTED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(\(.*\))?")
 
@@ -73,6 +74,18 @@ def docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
 
 
 @cache
+def texts() -> str:
+    """The strings in the package's code that are no docstrings, and its files that are no Python."""
+    found = [path.read_text() for path in PACKAGE.rglob("*") if path.suffix in (".h", ".c", ".md", ".txt", "")
+             and path.is_file()]  # fmt: skip
+    for tree in trees().values():
+        prose = {id(text) for text in docstrings(tree)}
+        found += [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+                  and id(n) not in prose]  # fmt: skip
+    return "\n".join(found)
+
+
+@cache
 def words(path: Path) -> frozenset[str]:
     """The names in a file's code, and the words in its strings that are no docstrings."""
     tree = trees()[path]
@@ -90,7 +103,9 @@ def words(path: Path) -> frozenset[str]:
 
 @cache
 def all_words() -> frozenset[str]:
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    tests = texts() + "\n".join(
+        path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
+    )
     return frozenset(re.findall(r"\w+", tests)).union(*map(words, trees()))
 
 
@@ -118,10 +133,10 @@ def _leads(found: object, steps: list[str]) -> bool:
 def is_gone(span: str, beside: frozenset[str]) -> bool:
     """Whether a span in backticks names what is not there; `beside` are the words of the code around it."""
     if span.startswith("make "):
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        return span.split()[1] not in targets
+        made = (ROOT / "Makefile").read_text() + "\n" + texts()
+        return span.split()[1] not in re.findall(r"^([a-z]+):", made, re.MULTILINE)
     if FILE.fullmatch(span) and not span.startswith((".venv", "/")):
-        return span.rstrip("/") not in paths()
+        return span.rstrip("/") not in paths() and span not in texts()
     match = DOTTED.fullmatch(span)
     if match is None:
         return False
@@ -142,7 +157,9 @@ def gone(text: str, beside: frozenset[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_name_what_is_there(page: str) -> None:
-    assert gone((ROOT / page).read_text(), frozenset()) == []
+    text = (ROOT / page).read_text()
+    code = re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert gone(text, frozenset(re.findall(r"\w+", "\n".join(code)))) == []
 
 
 def test_docstrings_name_what_is_there() -> None:
@@ -171,6 +188,9 @@ def test_docstrings_name_what_is_there() -> None:
         ("tests/conformance/", True),
         ("tests/target/", False),
         ("make lint", True),
+        ("make check", True),
+        ("net.c", True),
+        ("nett.c", False),
         ("make coffee", False),
         ("a name of nothing", True),
         ("channel_scales", True),

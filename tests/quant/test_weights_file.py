@@ -111,6 +111,36 @@ FAULTS = {
         lambda m, t: t.update({_first(m, "bias"): np.ones(3, np.float32)}),
         r"bias of shape \(3,\)",
     ),
+    "codes of another type": (
+        lambda m, t: t.update({_first(m, "weight"): np.zeros(180, np.int32)}),
+        "codes are int32 in the file, not uint8",
+    ),
+    "scales of another type": (
+        lambda m, t: t.update({_first(m, "scale"): np.ones((8, 12))}),
+        "scales are float64 in the file, not float32",
+    ),
+    "scales that are none": (
+        lambda m, t: t.update({_first(m, "scale"): np.full((8, 12), np.inf, np.float32)}),
+        "scales hold NaN or Inf",
+    ),
+    "integers without a scale": (
+        lambda m, t: t.update({_first(m, "bias"): np.ones(8, np.int32)}),
+        "numbers of its bias are int32 in the file, not float32",
+    ),
+    "an unknown width": (
+        lambda m, t: m["layers"][0].update(packed=3),
+        r"packed=3\): give an integer equal to",
+    ),
+    "no group": (lambda m, t: m["layers"][0].update(group=None), r"scales of shape \(8, 12\) do not fit 8"),
+    "a group of nothing": (lambda m, t: m["layers"][0].update(group=0), r"group=0\): give an integer of at"),
+    "a shape of words": (
+        lambda m, t: m["layers"][0].update(shape=["8", 5]),
+        r"shape\[0\]='8'\): give an integer",
+    ),
+    "a name that is none": (lambda m, t: m["layers"][0].update(node=[1]), r"node=\[1\]\): give a text"),
+    "a key gone": (lambda m, t: m["layers"][0].pop("shape"), "holds no map of quantized weights"),
+    "no list": (lambda m, t: m.update(layers=7), "holds no map of quantized weights"),
+    "a list of numbers": (lambda m, t: m.update(layers=[7]), "holds no map of quantized weights"),
     "a later format": (lambda m, t: m.update(format=9), "of format 9; this version reads 1"),
 }
 
@@ -137,6 +167,9 @@ def test_truncated_missing_and_foreign_files_are_refused(tmp_path):
             eb.load_weights(model, path)
     with pytest.raises(LoadError, match="is no file"):
         eb.load_weights(model, tmp_path / "none.safetensors")
+    save_file({"w": CONSTANTS["w1"]}, path, metadata={"eightbit": "[" * 5000})
+    with pytest.raises(LoadError, match="holds no map of quantized weights"):
+        eb.load_weights(model, path)
     save_file({"w": CONSTANTS["w1"]}, path)
     with pytest.raises(LoadError, match="holds no map of quantized weights"):
         eb.load_weights(model, path)

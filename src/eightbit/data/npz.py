@@ -7,6 +7,7 @@ straight from the archive's members as they are asked for: memory does not grow 
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 import zlib
@@ -127,7 +128,12 @@ def read_npz(path: str | os.PathLike[str], specs: Sequence[TensorSpec], error: t
             headers = {}
             for name in members:
                 with archive.open(name) as member:
-                    headers[name.removesuffix(".npy")] = _header(member)
+                    shape, _, dtype = headers[name.removesuffix(".npy")] = _header(member)
+                    held = archive.getinfo(name).file_size - member.tell()
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:
+                    raise ValueError(
+                        f"an array's header says shape {shape} of {dtype}; {held:,} bytes follow"
+                    )
     except _BROKEN as cause:
         raise _unreadable(file, cause, error) from cause
     objects = [name for name, (_, _, dtype) in headers.items() if dtype.hasobject]
@@ -147,12 +153,20 @@ def write_npz(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str]) ->
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and type of the array that follows. Raises ValueError."""
     version = npy.read_magic(member)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(member)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(member)
-    raise ValueError(f"version {version} of the .npy format is not known")
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the .npy format is not known")
+    try:
+        shape, fortran, dtype = readers[version](member)
+    except (
+        Exception
+    ) as cause:  # the header is Python's syntax, and NumPy lets every error of its parser through
+        raise ValueError(f"an array's header cannot be read: {type(cause).__name__}: {cause}") from cause
+    if not all(type(length) is int and length >= 0 for length in shape) or not dtype.itemsize:
+        raise ValueError(f"an array's header says shape {shape} of {dtype}")
+    return shape, fortran, dtype
 
 
 def _unreadable(file: Path, cause: BaseException, error: type[EightbitError]) -> EightbitError:

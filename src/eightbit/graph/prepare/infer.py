@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from eightbit.errors import LoadError
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.names import Names
 
@@ -52,7 +53,10 @@ class Inference:
         self._names = Names(self._given | known)
 
     def infer(self, node: ir.Node) -> None:
-        """Set dtype and shape of the outputs of `node`, in place, as far as they can be inferred."""
+        """Set dtype and shape of the outputs of `node`, in place, as far as they can be inferred.
+
+        Raises LoadError for inputs of types that its operator does not take.
+        """
         found = self._found(node)
         for value in node.outputs:
             proto = found.get(str(value.name))
@@ -121,6 +125,10 @@ class Inference:
                     ir_version=self._ir_version,
                 )
             )
+        except onnx.checker.ValidationError as cause:
+            raise LoadError(
+                f"node '{node.name}' ({node.op_type}): {str(cause).splitlines()[0]}; export the model again"
+            ) from cause
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, KeyError):
             return {}  # the checker and ONNX Runtime say what is wrong with a node, better than inference does
 

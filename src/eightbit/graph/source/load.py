@@ -18,6 +18,7 @@ from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
 from eightbit.graph.model import OURS, check_weights
 from eightbit.graph.source import keras_model, naming, onnx_file, torch_module
+from eightbit.graph.source.operands import check_operands
 from eightbit.graph.source.paths import from_path
 
 
@@ -69,6 +70,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
         model.graph.name = name
     specs(model)
     check_weights(model)
+    check_operands(model)
     try:
         onnx.checker.check_model(run.to_proto(model))
     except onnx.checker.ValidationError as cause:

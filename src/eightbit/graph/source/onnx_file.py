@@ -42,8 +42,9 @@ def read_file(path: str | os.PathLike[str]) -> ir.Model:
         if size > MAX_BYTES:
             raise LoadError(f"{file} holds {size:,} bytes, more than the {MAX_BYTES:,} that are accepted")
         data = file.read_bytes()
-    except OSError as cause:
-        raise LoadError(f"{file} cannot be read: {cause.strerror}; give the path of an .onnx file") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a zero byte in the path
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise LoadError(f"{file} cannot be read: {reason}; give the path of an .onnx file") from cause
     proto = _parsed(data, str(file))
     try:
         _load_external(proto, file)
@@ -71,7 +72,11 @@ def _parsed(data: bytes, called: str) -> onnx.ModelProto:
 
 def graph_of(proto: onnx.ModelProto) -> ir.Model:
     """The graph of a model in memory, after the checks; its notes are of another loading. Raises LoadError."""
-    model = ir.from_proto(checked(proto))
+    try:
+        model = ir.from_proto(checked(proto))
+    except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as cause:
+        reason = _first_line(cause.__cause__ or cause)
+        raise LoadError(f"the ONNX model contradicts itself: {reason}; export it again") from cause
     drop_notes(model)
     return model
 

@@ -35,14 +35,14 @@ def from_path(path: str | os.PathLike[str]) -> ir.Model:
     """
     place = Path(path)
     suffix = place.suffix.lower()
-    if place.is_dir():
+    if os.path.isdir(place):  # unlike pathlib's, no error for a name that is too long
         if not (place / SAVED_MODEL).is_file():
             raise LoadError(
                 f"{place} is a folder without a {SAVED_MODEL}; give the path of a model's file, or of the folder of a "
                 "SavedModel"
             )
         return from_saved_model(place)
-    if place.is_file():
+    if os.path.isfile(place):
         if suffix in (".keras", ".h5", ".hdf5"):
             return from_keras_file(place)
         if suffix == ".pt2":

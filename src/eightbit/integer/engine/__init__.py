@@ -66,8 +66,8 @@ def run(
 
     With `keep`, the result also holds every tensor of codes by its name. `island(op, {name: array})` runs a part
     left in float. Constants of the operations are prepared on the first run of a program and kept with it.
-    Raises EngineError for a missing feed, a float island without a runner, or an operation that the arithmetic lacks
-    (16 bits, for one, which only ONNX arithmetic has).
+    Raises EngineError for a missing feed, a float island without a runner, an operation that the arithmetic lacks
+    (16 bits, for one, which only ONNX arithmetic has), or tensors that do not fit an operation.
     """
     missing = [name for name in program.inputs if name not in feeds]
     if missing:
@@ -77,7 +77,7 @@ def run(
     last_use = {name: i for i, op in enumerate(program.ops) for name in op.inputs}
     for i, (op, kernel) in enumerate(zip(program.ops, kernels, strict=True)):
         if kernel is not None:
-            made = kernel(*(values[name] for name in op.inputs))
+            made = _apply(kernel, op, values)
             values.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
         elif isinstance(op, p.FloatIsland) and island is not None:
             values.update(island(op, {name: values[name] for name in op.inputs}))
@@ -94,6 +94,18 @@ def run(
         dynamic_codes = (op.outputs[0] for op in program.ops if isinstance(op, p.DynamicQuantize))
         result.update({name: values[name] for name in (*program.tensors, *dynamic_codes) if name in values})
     return result
+
+
+def _apply(kernel: Kernel, op: p.Op, values: Mapping[str, Array]) -> Array | tuple[Array, ...]:
+    """Run one operation. Only here its inputs' shapes are known, and NumPy says what does not fit."""
+    inputs = [values[name] for name in op.inputs]
+    try:
+        return kernel(*inputs)
+    except (ValueError, IndexError, MemoryError) as cause:
+        given = ", ".join(f"{name} {array.shape}" for name, array in zip(op.inputs, inputs, strict=True))
+        raise EngineError(
+            f"{op.name} ({type(op).__name__}) cannot run on {given}: {cause}; give other inputs, or quantize anew"
+        ) from cause
 
 
 def prepare(program: p.Program, arithmetic: Arithmetic) -> tuple[Kernel | None, ...]:

@@ -70,8 +70,14 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as cause:
         raise QuantizationError(f"{file} cannot be read: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except (
+        ValueError
+    ) as cause:  # TOMLDecodeError is one; so are a number of 5,000 digits and a path with a zero byte
         raise QuantizationError(f"{file} is not TOML: {cause}") from cause
+    except RecursionError as cause:
+        raise QuantizationError(
+            f"{file}: its brackets lie too deep in one another; a recipe has three levels"
+        ) from cause
     try:
         return parse_recipe(table)
     except QuantizationError as cause:

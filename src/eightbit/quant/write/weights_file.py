@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -33,8 +33,22 @@ from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.write.embeddings import encoded_tables, insert_tables
 from eightbit.quant.write.qdq import insert_qdq
+from eightbit.values.fields import AtLeast, OneOf, check
 
 KEY, FORMAT = "eightbit", 1
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the map says of a layer, as far as reading needs it. Raises LoadError for what no layer has."""
+
+    node: str
+    shape: tuple[Annotated[int, AtLeast(0)], ...]
+    packed: Annotated[int, OneOf(2, 4, 8, 16)]
+    group: Annotated[int, AtLeast(1)] | None
+
+    def __post_init__(self) -> None:
+        check(self, LoadError)
 
 
 def encoded_layers(qdq: ir.Model) -> dict[str, tuple[str, EncodedLayer]]:
@@ -107,18 +121,18 @@ def read_weights(path: str | os.PathLike[str], model: ir.Model) -> dict[str, Enc
     as a layer, and for a shape that differs.
     """
     file = Path(path)
-    if not file.is_file():
-        raise LoadError(f"{file} is no file; give the path of a .safetensors file")
     try:
+        if not file.is_file():
+            raise LoadError(f"{file} is no file; give the path of a .safetensors file")
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as cause:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as cause:
+        # A path or a data type that Python or NumPy does not know is none of safetensors' own errors.
         raise LoadError(f"{file} is truncated or no safetensors file: {cause}; copy it again") from cause
     try:
-        entries = list(_entries(metadata))
         nodes = {str(n.name): n for n in model.graph if is_layer(n) or float_table(n) is not None}
-        return {entry["node"]: _decoded(entry, tensors, nodes) for entry in entries}
+        return {entry.node: _decoded(entry, tensors, nodes) for entry in _entries(metadata)}
     except LoadError as cause:
         raise LoadError(f"{file}: {cause}") from cause
 
@@ -165,22 +179,20 @@ def _bias(node: ir.Node) -> tuple[NDArray[Any] | None, NDArray[np.float32] | Non
     return codes, scale
 
 
-def _entries(metadata: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _entries(metadata: dict[str, str]) -> list[_Entry]:
     try:
         table = json.loads(metadata[KEY])
         if table["format"] != FORMAT:
-            raise LoadError(f"its weights are of format {table['format']}; this version reads {FORMAT}")
-        yield from table["layers"]
-    except (KeyError, TypeError, json.JSONDecodeError) as cause:
+            raise LoadError(f"its weights are of format {table['format']!r}; this version reads {FORMAT}")
+        return [_Entry(**{f.name: entry[f.name] for f in fields(_Entry)}) for entry in table["layers"]]
+    except (KeyError, TypeError, ValueError, RecursionError) as cause:
         raise LoadError(
             "it holds no map of quantized weights; eightbit.save_weights writes such files"
         ) from cause
 
 
-def _decoded(
-    entry: dict[str, Any], tensors: dict[str, NDArray[Any]], nodes: dict[str, ir.Node]
-) -> EncodedLayer:
-    name = entry["node"]
+def _decoded(entry: _Entry, tensors: dict[str, NDArray[Any]], nodes: dict[str, ir.Node]) -> EncodedLayer:
+    name, shape = entry.node, entry.shape
     node = nodes.get(name)
     if node is None:
         raise LoadError(
@@ -189,23 +201,46 @@ def _decoded(
         )
     weight = constant(node.inputs[0 if is_op(node, "Gather") else 1])
     assert weight is not None
-    shape = tuple(entry["shape"])
     if weight.shape != shape:
         raise LoadError(
             f"layer {name!r} has a weight of shape {weight.shape} in the model, {shape} in the file"
         )
     try:
         codes, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"]
-        codes = unpack(codes, entry["packed"], shape) if entry["packed"] < 8 else codes.reshape(shape)
+        _is_of(name, "codes", codes, _TYPES.get(entry.packed, np.uint8))
+        codes = unpack(codes, entry.packed, shape) if entry.packed < 8 else codes.reshape(shape)
     except (KeyError, ValueError, QuantizationError) as cause:
         raise LoadError(f"layer {name!r}: its codes do not match the map ({cause})") from cause
-    layout, group = Layout.of(node), entry["group"]
+    layout, group = Layout.of(node), entry.group
     channels = shape[layout.axis]
     inputs = layout.rows(weight).shape[2]
-    fits = {0: (), 1: (channels,), 2: (channels, -(-inputs // group) if group else 0)}
-    if scale.shape != fits[min(scale.ndim, 2)]:
+    alike = (
+        [(channels, -(-inputs // group))]
+        if group
+        else [(channels,), *([] if is_op(node, "Gather") else [()])]
+    )
+    _is_of(name, "scales", scale, np.float32)
+    if scale.shape not in alike:
         raise LoadError(f"layer {name!r}: scales of shape {scale.shape} do not fit {channels} channels")
     bias, bias_scale = tensors.get(f"{name}.bias"), tensors.get(f"{name}.bias_scale")
-    if bias is not None and bias.shape != (channels,):
-        raise LoadError(f"layer {name!r}: a bias of shape {bias.shape} does not fit {channels} channels")
+    if bias is not None:
+        numbers: type[np.generic] = np.float32 if bias_scale is None else np.int32
+        _is_of(name, "numbers of its bias", bias, numbers)
+    if bias_scale is not None:
+        _is_of(name, "scales of its bias", bias_scale, np.float32)
+    for what, array in (("a bias", bias), ("scales of the bias", bias_scale)):
+        if array is not None and array.shape != (channels,):
+            raise LoadError(f"layer {name!r}: {what} of shape {array.shape} does not fit {channels} channels")
     return EncodedLayer(codes, scale, bias, bias_scale, group)
+
+
+_TYPES: dict[int, type[np.generic]] = {8: np.int8, 16: np.int16}
+"""Types by the bits that a code takes in the file; packed codes are bytes."""
+
+
+def _is_of(layer: str, what: str, array: NDArray[Any], dtype: type[np.generic]) -> None:
+    """Raise LoadError unless an array has the type that its part of the file has, and finite numbers."""
+    if array.dtype != dtype:
+        raise LoadError(f"layer {layer!r}: {what} are {array.dtype} in the file, not {np.dtype(dtype)}")
+    if not np.isfinite(array).all():
+        raise LoadError(f"layer {layer!r}: {what} hold NaN or Inf; copy the file again")
