@@ -25,7 +25,7 @@ from eightbit.deploy.c.folder import CFolder, write_c
 from eightbit.deploy.c.native import native
 from eightbit.deploy.sessions import OnnxRuntime, run_island
 from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
-from eightbit.graph.model import first_codes
+from eightbit.graph.model import first_codes, title
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
 from eightbit.graph.pickling import HoldsGraph
@@ -39,7 +39,7 @@ from eightbit.graph.source.naming import named
 from eightbit.integer.engine import run as run_program
 from eightbit.integer.lower import lower
 from eightbit.integer.program import Program
-from eightbit.quant.choose.placement import Island
+from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
@@ -214,7 +214,35 @@ def quantize(
     model, calibration = with_data(model, calibration)
     chosen = Recipe.of(recipe).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
-    return QuantizedModel(graph, Report(placement.islands, params, chosen, model.notes))
+    q = QuantizedModel(graph)
+    q.report = Report(_islands(q, placement, chosen), params, chosen, model.notes)
+    return q
+
+
+def _islands(q: QuantizedModel, placement: Placement, recipe: Recipe) -> tuple[Island, ...]:
+    """The nodes that run in float, as the program says, with the reasons that the placement had for them.
+
+    Where activations are not static codes everything else does, by the recipe's own words.
+    """
+    if recipe.weights_only or recipe.dynamic:
+        return placement.islands
+    reasons = {island.node: island for island in placement.islands}
+    return tuple(reasons.get(island.node, island) for island in in_float(q.ir, q.program))
+
+
+def in_float(qdq: ir.Model, program: Program) -> tuple[Island, ...]:
+    """The nodes of a QDQ graph that `program`, its own, computes in float; without those that only carry numbers there.
+
+    These are the borders of codes, and sums of one term: they keep a layer in float, and compute nothing.
+    """
+    reasons = program.in_float
+    return tuple(
+        Island(title(node), node.op_type, reasons[title(node)])
+        for node in qdq.graph
+        if title(node) in reasons
+        and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+        and not (node.op_type == "Sum" and len(node.inputs) == 1)
+    )
 
 
 def _as_trained(module: Any, calibration: Any, recipe: Recipe | None) -> QuantizedModel:

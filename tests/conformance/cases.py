@@ -369,6 +369,14 @@ ROWS: tuple[Row, ...] = (
         conv((1, 8, 9, 9), (8, 1, 3, 3), group=8, bias="large", gain=2e-4),
         "QLinearConv",
     ),
+    Row("conv 3D", conv((2, 3, 5, 6, 7), (4, 3, 3, 2, 3), pads=[1, 0, 1, 1, 1, 1]), "QLinearConv"),
+    Row("conv 3D 1x1x1 stride 2", conv((2, 4, 5, 6, 7), (6, 4, 1, 1, 1), strides=[2, 1, 2]), "QLinearConv"),
+    Row(
+        "conv 3D dilated, grouped",
+        conv((1, 4, 8, 7, 6), (6, 2, 2, 3, 2), group=2, dilations=[2, 1, 3], strides=[1, 2, 1]),
+        "QLinearConv",
+    ),
+    Row("depthwise 3D", conv((2, 4, 6, 5, 5), (4, 1, 3, 3, 3), group=4, pads=[1] * 6), "QLinearConv"),
     Row("conv no bias", conv((1, 4, 6, 6), (5, 4, 3, 3), bias="none"), "QLinearConv"),
     Row("conv per tensor", conv((1, 4, 6, 6), (5, 4, 3, 3), per_channel=False), "QLinearConv"),
     Row("conv large bias", conv((1, 4, 6, 6), (5, 4, 3, 3), bias="large", gain=1e-4), "QLinearConv"),
@@ -480,6 +488,13 @@ ROWS: tuple[Row, ...] = (
         unary("MaxPool", (2, 3, 17), out="same", kernel_shape=[3], strides=[2], pads=[1, 1]),
         "MaxPool",
     ),
+    Row(
+        "MaxPool 3D",
+        unary(
+            "MaxPool", (2, 3, 8, 7, 6), out="same", kernel_shape=[2, 3, 2], strides=[2, 1, 2], pads=[1] * 6
+        ),
+        "MaxPool",
+    ),
     *(
         Row(
             f"AveragePool {out} include {inc}",
@@ -496,6 +511,28 @@ ROWS: tuple[Row, ...] = (
         )
         for out in ("random", "mean", "same", "half")
         for inc in (0, 1)
+    ),
+    *(
+        Row(
+            f"AveragePool 3D include {inc}",
+            unary(
+                "AveragePool",
+                (2, 3, 7, 6, 5),
+                out="random",
+                kernel_shape=[3, 2, 3],
+                strides=[2, 2, 1],
+                pads=[1, 1, 0, 1, 0, 2],
+                ceil_mode=1 - inc,
+                count_include_pad=inc,
+            ),
+            "QLinearAveragePool",
+        )
+        for inc in (0, 1)
+    ),
+    Row(
+        "GlobalAveragePool 3D",
+        unary("GlobalAveragePool", (2, 5, 4, 3, 5), out="mean"),
+        "QLinearGlobalAveragePool",
     ),
     Row(
         "AveragePool 2x2 ties",

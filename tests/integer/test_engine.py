@@ -46,7 +46,7 @@ def test_wrong_shape_names_the_operation() -> None:
 
 
 def test_island_without_a_runner() -> None:
-    island = p.FloatIsland("norm", ("x",), ("y",), b"", ("norm",))
+    island = p.FloatIsland("norm", ("x",), ("y",), b"", ("norm",), ("no integer form of this op",))
     program = replace(tiny(), ops=(island,))
     with pytest.raises(EngineError, match="norm is left in float"):
         run(program, {"x": np.zeros(3, np.float32)})

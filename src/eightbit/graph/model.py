@@ -28,6 +28,15 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
+def fixed_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a constant, or of the constant codes that `value` is dequantized from; None for what is computed."""
+    source = None if value is None else value.producer()
+    if source is not None and is_op(source, "DequantizeLinear"):
+        value = source.inputs[0]
+    array = constant(value)
+    return None if array is None else array.shape
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The Python value of an attribute, or `default` where the node does not carry it."""
     found = node.attributes.get(name)
@@ -48,6 +57,11 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether `node` is one of `op_types` of the standard ONNX domain."""
     return node is not None and node.domain in ("", "ai.onnx") and node.op_type in op_types
+
+
+def title(node: ir.Node) -> str:
+    """The name of a node; of one without, its op and what it writes."""
+    return node.name or f"{node.op_type} -> {node.outputs[0].name}"
 
 
 def first_codes(model: ir.Model) -> ir.Node | None:

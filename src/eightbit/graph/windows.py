@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from eightbit.arith.windows import same_pads
-from eightbit.graph.model import attribute, dims, input_at, ints, is_op
+from eightbit.graph.model import attribute, dims, fixed_shape, input_at, ints, is_op
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Window:
 
 def window(node: ir.Node, kernel: tuple[int, ...] | None = None) -> Window | None:
     """The window of a Conv or a pool; None where neither the node nor the caller says its size, `kernel`."""
-    weight = dims(input_at(node, 1)) if is_op(node, "Conv") else None
+    value = input_at(node, 1) if is_op(node, "Conv") else None
+    weight = fixed_shape(value) or dims(value)
     if weight is not None and kernel is None and None not in weight[2:]:
         kernel = tuple(d for d in weight[2:] if d is not None)
     kernel = ints(node, "kernel_shape") or kernel

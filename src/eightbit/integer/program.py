@@ -23,6 +23,10 @@ REQUANTIZE, CLIP_CODES = "Requantize", "ClipCodes"
 cut off, scale and zero point as they are."""
 
 
+IN_A_TABLE = "a table of codes in the NumPy engine alone; ONNX Runtime computes it in float"
+"""Why a node of `Lookup.replaces` is in float."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """What the codes of a tensor stand for: `real = scale * (code - zero_point)`, one scale for the whole tensor."""
@@ -61,7 +65,7 @@ class Dequantize(Op):
 
 @dataclass(frozen=True, eq=False)
 class Conv(Op):
-    """Convolution over one or two spatial axes, batch and channels first.
+    """Convolution over one to three spatial axes, batch and channels first.
 
     `weight` int8 or int16 (O, I/group, kernel...); `bias` int32 (O,) in units of `s_x * weight_scale`; `weight_scale`
     float32 (O,); `pads` are (begin..., end...) and pad with the input's zero point.
@@ -190,11 +194,13 @@ class Softmax(Op):
 class Lookup(Op):
     """A function of one code: `output = table[code - smallest code]`; `kind` says which (Relu, REQUANTIZE, ...).
 
-    The table has 256 entries for an input of 8 bits and 65,536 for one of 16.
+    The table has 256 entries for an input of 8 bits and 65,536 for one of 16. `replaces` are the nodes that a runtime
+    without tables computes in float.
     """
 
     table: Codes
     kind: str
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,10 +269,14 @@ class Pad(Op):
 
 @dataclass(frozen=True, eq=False)
 class FloatIsland(Op):
-    """A part of the network left in float: `model` is an ONNX file of `nodes`, float tensors in and out."""
+    """A part of the network left in float: `model` is an ONNX file of `nodes`, float tensors in and out.
+
+    `reasons` say of each node why it has no integer operation.
+    """
 
     model: bytes
     nodes: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +290,14 @@ class Program:
     ops: tuple[Op, ...]
     tensors: Mapping[str, TensorInfo]
     constants: Mapping[str, Codes] = field(default_factory=dict)
+
+    @property
+    def in_float(self) -> dict[str, str]:
+        """The nodes that run in float, and why each does; those too that are tables here alone."""
+        islands = [op for op in self.ops if isinstance(op, FloatIsland)]
+        tables = [op for op in self.ops if isinstance(op, Lookup)]
+        found = {name: why for op in islands for name, why in zip(op.nodes, op.reasons, strict=True)}
+        return found | {name: IN_A_TABLE for op in tables for name in op.replaces}
 
     def __str__(self) -> str:
         width = max((len(type(op).__name__) for op in self.ops), default=0)

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from eightbit.graph.forms import LAYERS
 from eightbit.graph.model import attribute, constant, input_at, set_constant
-from eightbit.quant.choose.capable import LAYERS
 from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.encode.seen import Seen
 from eightbit.quant.observe.layout import Layout

@@ -18,17 +18,16 @@ import onnx_ir as ir
 from eightbit.errors import EngineError, printable
 from eightbit.graph.coded import float_name
 from eightbit.graph.embeddings import CodeTable, code_table
+from eightbit.graph.forms import LAYERS
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.processor import pairs_saturate, would_saturate
 from eightbit.graph.save import file_bytes
 from eightbit.graph.sharing import shared
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
-from eightbit.integer.lower.embeddings import embeddings
-from eightbit.integer.program import DynamicGemm, GemmToFloat, MatMulToFloat
-from eightbit.model import QuantizedModel
+from eightbit.integer.program import DynamicGemm
+from eightbit.model import QuantizedModel, in_float
 from eightbit.model import open as open_quantized
-from eightbit.quant.choose.capable import CLAMPS, INTEGER, LAYERS, MOVES
 from eightbit.report.table import Table, shape_text
 from eightbit.values.fields import check
 
@@ -139,46 +138,13 @@ def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] |
 
 
 def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
-    """The nodes of a QDQ graph that compute in float: no integer form, an operand or a result that is no code.
+    """The nodes of a QDQ graph that compute in float: those of the integer program's float islands.
 
-    Not among them are products whose integer sums leave as float, and the nodes that only scale what a dynamic layer or
-    a table of codes hands out. Reasons come from the quantization's own report where the model still has it.
+    Reasons come from the quantization's own report where the model still has it, else from the program.
     """
     reasons = {i.node: i.reason for i in q.report.islands} if q.report else {}
-    whole = dynamic_layers(q.ir)[1] | embeddings(q.ir)[1]
-    leaving = {op.name for op in q.program.ops if isinstance(op, GemmToFloat | MatMulToFloat)}
-    return tuple(
-        FloatNode(str(node.name), node.op_type, reasons.get(str(node.name), _why(node)))
-        for node in q.ir.graph
-        if node.op_type not in BORDERS
-        and not (_is_copy(node) or _on_codes(node) or node in whole or node.name in leaving)
-    )
-
-
-def _why(node: ir.Node) -> str:
-    known = node.op_type in LAYERS | INTEGER | MOVES | CLAMPS
-    return "an operand or its result is float in the file" if known else "no integer form of this op"
-
-
-def _is_copy(node: ir.Node) -> bool:
-    """A sum of one term: how `quant.write.qdq` keeps a layer in float; it computes nothing."""
-    return node.op_type == "Sum" and len(node.inputs) == 1
-
-
-def _on_codes(node: ir.Node) -> bool:
-    """Whether an op that has an integer form stands between codes: every operand dequantized, the output quantized."""
-    if node.op_type in MOVES | CLAMPS:
-        operands = node.inputs[:1]
-    elif node.op_type in LAYERS | INTEGER:
-        operands = node.inputs
-    else:
-        return False
-    producers = [value.producer() for value in operands if value is not None]
-    outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
-    return all(p is not None and p.op_type == "DequantizeLinear" for p in producers) and all(
-        not value.is_graph_output() and all(use.node.op_type == "QuantizeLinear" for use in value.uses())
-        for value in outputs
-    )
+    found = in_float(q.ir, q.program)
+    return tuple(FloatNode(i.node, i.op, reasons.get(i.node, i.reason)) for i in found)
 
 
 def _tensors(model: ir.Model) -> Iterator[TensorRow]:
@@ -336,7 +302,7 @@ def _warnings(
             f"{_some(slow)} reads or writes codes of 16 bits: ONNX Runtime has no integer kernels for them "
             "and computes it in float32"
         )
-    layers = [i.name for i in islands if i.op in ("Conv", "Gemm", "MatMul")]
+    layers = [i.name for i in islands if i.op in LAYERS]
     if layers:
         yield f"{_some(layers)} multiplies in float; its weights take four bytes each and no integer kernel runs"
 

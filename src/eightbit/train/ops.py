@@ -39,7 +39,7 @@ class Ops(Protocol):
     def convolved(
         self, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int, exact: bool
     ) -> Tensor:
-        """Convolution over one or two axes without padding; `exact` sums in float64."""
+        """Convolution over one to three axes without padding; `exact` sums in float64."""
 
     def product(self, a: Tensor, b: Tensor, exact: bool) -> Tensor:
         """Matrix product; `exact` sums in float64."""

@@ -38,7 +38,7 @@ class TorchOps:
     def convolved(
         self, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int, exact: bool
     ) -> Tensor:
-        function = f.conv2d if w.ndim == 4 else f.conv1d
+        function = {3: f.conv1d, 4: f.conv2d, 5: f.conv3d}[w.ndim]
         if exact:
             return function(x.double(), w.double(), None, strides, 0, dilations, group).float()
         return function(x, w, None, strides, 0, dilations, group)
@@ -49,13 +49,14 @@ class TorchOps:
     def largest(
         self, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> Tensor:
-        function = f.max_pool2d if len(kernel) == 2 else f.max_pool1d
+        function = {1: f.max_pool1d, 2: f.max_pool2d, 3: f.max_pool3d}[len(kernel)]
         return function(x, tuple(kernel), tuple(strides), 0, tuple(dilations))
 
     def totals(self, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
         if len(kernel) == 1:
             return self.totals(x[..., None, :], (1, *kernel), (1, *strides))[..., 0, :]
-        return f.avg_pool2d(x, tuple(kernel), tuple(strides), divisor_override=1)
+        function = f.avg_pool2d if len(kernel) == 2 else f.avg_pool3d
+        return function(x, tuple(kernel), tuple(strides), divisor_override=1)
 
     def padded(self, x: Tensor, widths: Sequence[tuple[int, int]], mode: str, value: float) -> Tensor:
         if not any(chain.from_iterable(widths)):

@@ -27,9 +27,9 @@ from eightbit.data.feeds import batches
 from eightbit.data.labelled import Labelled
 from eightbit.data.replay import bounded, once
 from eightbit.errors import CalibrationError
+from eightbit.graph.forms import Form, ops
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, with_data
-from eightbit.quant.choose.capable import CLAMPS, MOVES
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.methods.calibrators import MSE
 from eightbit.quant.observe.calibrate import Progress
@@ -259,14 +259,18 @@ def touched_by(staged: Stage, found: Sensitivity) -> dict[str, frozenset[str]]:
         names: set[str] = set()
         for node in (use.node for use in value.uses()):
             names |= {str(node.name)} & layers
-            if node.op_type in MOVES:
+            if node.op_type in ops(Form.MOVE):
                 names |= ahead[node.outputs[0]]
         return frozenset(names)
 
     for node in reversed(list(graph)):
         for out in node.outputs:
             ahead[out] = readers(out)
-        before = node.inputs[0].producer() if node.op_type in CLAMPS and node.inputs[0] is not None else None
+        before = (
+            node.inputs[0].producer()
+            if node.op_type in ops(Form.CLAMP) and node.inputs[0] is not None
+            else None
+        )
         writers = {str(n.name) for n in (node, before) if n is not None} & layers
         touched[str(node.name)] = ahead[node.outputs[0]] | writers
     return touched | {str(value.name): readers(value) for value in graph.inputs}

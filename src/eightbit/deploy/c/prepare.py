@@ -24,6 +24,12 @@ def plan_of(program: p.Program, arithmetic: Arithmetic) -> Plan:
             "ONNX arithmetic rounds in float, which C does without: choose 'tflite' or 'single'"
         )
     faults = [f"{op.name}: {REFUSED[type(op)]}" for op in program.ops if type(op) in REFUSED]
+    windowed = (op for op in program.ops if isinstance(op, p.Conv | p.MaxPool | p.AveragePool))
+    faults += [
+        f"{op.name}: its window has {len(op.strides)} axes, C has kernels for one and two"
+        for op in windowed
+        if len(op.strides) > 2
+    ]
     faults += [
         f"{name}: it has codes of 16 bits, C has 8" for name, i in program.tensors.items() if i.itype.bits > 8
     ]

@@ -8,6 +8,7 @@ Padding is the code z_x, which stands for 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
@@ -29,12 +30,12 @@ FLOATS_AT_ONCE = 1 << 21  # 8 MB of columns; a bigger image is taken alone
 
 
 def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
-    """A function from codes (N, C, H, W) or (N, C, L) to codes (N, O, ...)."""
+    """A function from codes (N, C, ...) to codes (N, O, ...), over one to three spatial axes."""
     x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
     requantize = requantizer((x.scale, op.weight_scale, y.scale), y, arithmetic)
     run = _flat(op) if op.weight.ndim == 3 else op
     channels = run.weight.shape[0]
-    depthwise = run.weight.shape[1] == 1 and run.group > 1
+    depthwise = run.weight.shape[1] == 1 and run.group > 1 and run.weight.ndim == 4
     body = (_Depthwise if depthwise else _Grouped)(run, x, requantize)
 
     def apply(codes: Codes) -> Codes:
@@ -43,14 +44,14 @@ def conv(op: Conv, program: Program, arithmetic: Arithmetic) -> Callable[[Codes]
                 f"{op.name}: input {op.inputs[0]!r} has shape {codes.shape}; expected {op.weight.ndim} axes and"
                 f" {run.weight.shape[1] * run.group} channels"
             )
-        image = codes if codes.ndim == 4 else codes[:, :, None, :]
+        image = codes[:, :, None] if codes.ndim == 3 else codes
         axes = by_axis(image.shape[2:], run.weight.shape[2:], run.strides, run.pads, run.dilations)
         size = [window_count(*axis) for axis in axes]
         out = np.empty((image.shape[0], channels, *size), y.itype.dtype)
         step = body.images_at_once(image.shape, size)
         for n in range(0, image.shape[0], step):  # in blocks: memory does not grow with the batch
             body(image[n : n + step], out[n : n + step])
-        return out if codes.ndim == 4 else out[:, :, 0]
+        return out[:, :, 0] if codes.ndim == 3 else out
 
     return apply
 
@@ -74,32 +75,39 @@ class _Grouped:
         self.weight: ExactWeight = exact_weight(
             weight, op.bias.reshape(op.group, -1), x.zero_point, largest=magnitude(x)
         )
-        self.pointwise = op.weight.shape[2:] == (1, 1) and not any(op.pads)
+        self.pointwise = set(op.weight.shape[2:]) == {1} and not any(op.pads)
 
     def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
-        """How many images of `shape` (N, C, H, W) to take together: small ones share a matrix product."""
-        columns = shape[1] * int(np.prod(self.op.weight.shape[2:])) * size[0] * size[1]
+        """How many images of `shape` (N, C, ...) to take together: small ones share a matrix product."""
+        columns = shape[1] * prod(self.op.weight.shape[2:]) * prod(size)
         return max(1, FLOATS_AT_ONCE // max(1, columns))
 
     def __call__(self, x: Codes, out: Codes) -> None:
-        """Codes (N, C, H, W) to codes `out` (N, O, OH, OW)."""
+        """Codes (N, C, ...) to codes `out` (N, O, ...)."""
         op = self.op
-        kh, kw = op.weight.shape[2:]
+        kernel = op.weight.shape[2:]
         n, o, *size = out.shape
         per_group = x.shape[1] // op.group
-        depth, positions = per_group * kh * kw, size[0] * size[1]
+        depth, positions = per_group * prod(kernel), prod(size)
         columns = np.empty((op.group, depth + self.weight.ones, n * positions), self.weight.dtype)
         if self.weight.ones:
             columns[:, -1] = 1
         if self.pointwise:
-            view = x[:, :, None, None, :: op.strides[0], :: op.strides[1]]
+            view = x[
+                (
+                    slice(None),
+                    slice(None),
+                    *(None for _ in kernel),
+                    *(slice(None, None, s) for s in op.strides),
+                )
+            ]
         else:
             padded = pad_spatial(x, op.pads, self.zero_point) if any(op.pads) else x
-            view = windows(padded, (kh, kw), op.strides[:2], op.dilations[:2])  # type: ignore[arg-type]
+            view = windows(padded, kernel, op.strides, op.dilations)
         for g in range(op.group):
-            target = columns[g, :depth].reshape(per_group, kh, kw, n, *size)
+            target = columns[g, :depth].reshape(per_group, *kernel, n, *size)
             source = view[:, g * per_group : (g + 1) * per_group]
-            np.copyto(target, source.transpose(1, 2, 3, 0, 4, 5))
+            np.copyto(target, np.moveaxis(source, 0, 1 + len(kernel)))
         acc = accumulate(self.weight, columns).reshape(o, n * positions)
         if n == 1:
             self.requantize(acc, out.reshape(o, positions))

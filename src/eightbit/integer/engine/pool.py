@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +35,17 @@ from eightbit.integer.program import (
 def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function from codes to the largest code of each window; same scale in and out."""
     lowest = program.tensors[op.inputs[0]].itype.qmin
-    kernel, strides, _, dilations = _two_axes(op)
+    kernel, strides, _, dilations = _geometry(op)
 
     def apply(codes: Codes) -> Codes:
         image = _image(codes, op)
-        (oh, ow), grown = _over(image, op, dilations)
+        size, grown = _over(image, op, dilations)
         padded = pad_spatial(image, grown, lowest) if any(grown) else image
-        view = windows(padded, kernel, strides, dilations)[..., :oh, :ow]
-        out = view[:, :, 0, 0].copy()
-        for i, j in list(product(range(kernel[0]), range(kernel[1])))[1:]:
-            np.maximum(out, view[:, :, i, j], out=out)
-        return out if codes.ndim == 4 else out[:, :, 0]
+        first, *rest = _taps(windows(padded, kernel, strides, dilations), kernel, size)
+        out = first.copy()
+        for tap in rest:
+            np.maximum(out, tap, out=out)
+        return out[:, :, 0] if codes.ndim == 3 else out
 
     return apply
 
@@ -52,7 +53,7 @@ def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[
 def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function from codes to the rounded mean of each window, in the arithmetic asked for."""
     x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
-    kernel, strides, pads, dilations = _two_axes(op)
+    kernel, strides, pads, dilations = _geometry(op)
     if arithmetic is not Arithmetic.ONNX and (x.scale != y.scale or x.zero_point != y.zero_point):
         raise EngineError(
             f"{op.name}: {arithmetic.name} averages on codes and needs one scale in and out; found"
@@ -64,31 +65,31 @@ def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> C
         image = _image(codes, op)
         if arithmetic is Arithmetic.ONNX and image.shape[2:] == kernel and not any(pads):
             out = whole(image)
-            return out if codes.ndim == 4 else out[:, :, 0]
-        (oh, ow), grown = _over(image, op, dilations)
+            return out[:, :, 0] if codes.ndim == 3 else out
+        size, grown = _over(image, op, dilations)
         inside = np.ones((1, 1, *image.shape[2:]), np.int32)
         count: NDArray[np.int32] | int
-        if op.count_include_pad:
-            count = kernel[0] * kernel[1]
+        if op.count_include_pad or not any(grown):
+            count = prod(kernel)
         else:
-            count = windows(pad_spatial(inside, grown, 0), kernel, strides, dilations)[..., :oh, :ow].sum(
-                (2, 3)
+            count = sum(
+                _taps(windows(pad_spatial(inside, grown, 0), kernel, strides, dilations), kernel, size)
             )
         if arithmetic is Arithmetic.ONNX:
-            out = _mean_b(pad_spatial(image, grown, x.zero_point), (kernel, strides, (oh, ow)), count, (x, y))
+            out = _mean_b(pad_spatial(image, grown, x.zero_point), (kernel, strides, size), count, (x, y))
         else:
-            padded = pad_spatial(image, grown, 0 if not op.count_include_pad else x.zero_point, np.int32)
-            total = windows(padded, kernel, strides, dilations)[..., :oh, :ow].sum((2, 3), dtype=np.int64)
+            padded = pad_spatial(image, grown, 0 if not op.count_include_pad else x.zero_point, np.int64)
+            total = sum(_taps(windows(padded, kernel, strides, dilations), kernel, size))
             half = np.where(total > 0, count // 2, -(np.asarray(count) // 2))
             out = np.trunc((total + half) / count).astype(np.int8)  # C's integer division; exact in float64
-        return out if codes.ndim == 4 else out[:, :, 0]
+        return out[:, :, 0] if codes.ndim == 3 else out
 
     return apply
 
 
 def _mean_b(
     padded: Codes,
-    geometry: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    geometry: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
     count: NDArray[np.int32] | int,
     infos: tuple[TensorInfo, TensorInfo],
 ) -> Codes:
@@ -98,13 +99,11 @@ def _mean_b(
     and the mean is quantized.
     """
     x, y = infos
-    kernel, strides, (oh, ow) = geometry
-    view = windows(dequantize(padded, x.params), kernel, strides, (1, 1))[..., :oh, :ow]
-    total = np.zeros((*padded.shape[:2], oh, ow), np.float32)
-    for i, j in product(
-        range(kernel[0]), range(kernel[1])
-    ):  # this order is ONNX Runtime's: the sums are rounded
-        total += view[:, :, i, j]
+    kernel, strides, size = geometry
+    view = windows(dequantize(padded, x.params), kernel, strides, (1,) * len(kernel))
+    total = np.zeros((*padded.shape[:2], *size), np.float32)
+    for tap in _taps(view, kernel, size):  # row by row, as ONNX Runtime does: the sums are rounded
+        total += tap
     mean = total / np.asarray(count, np.float32)
     if {x.itype, y.itype} != {INT8}:
         return quantize(mean, y.params)
@@ -151,25 +150,33 @@ def _image(codes: Codes, op: MaxPool | AveragePool) -> Codes:
         raise EngineError(
             f"{op.name}: input {op.inputs[0]!r} has shape {codes.shape}; expected {len(op.kernel) + 2} axes"
         )
-    return codes if codes.ndim == 4 else codes[:, :, None, :]
+    return codes[:, :, None] if codes.ndim == 3 else codes
 
 
-def _two_axes(
+def _geometry(
     op: MaxPool | AveragePool,
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]]:
-    """Kernel, strides, pads and dilations over two axes; a single axis gets one of length 1 before it."""
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Kernel, strides, pads and dilations over two axes or more; a single axis gets one of length 1 before it."""
     dilations = op.dilations if isinstance(op, MaxPool) else (1,) * len(op.kernel)
     if len(op.kernel) == 1:
-        return (1, op.kernel[0]), (1, op.strides[0]), (0, op.pads[0], 0, op.pads[1]), (1, dilations[0])
-    return (op.kernel[0], op.kernel[1]), (op.strides[0], op.strides[1]), op.pads, (dilations[0], dilations[1])
+        return (1, *op.kernel), (1, *op.strides), (0, op.pads[0], 0, op.pads[1]), (1, *dilations)
+    return op.kernel, op.strides, op.pads, dilations
 
 
 def _over(
-    image: Codes, op: MaxPool | AveragePool, dilations: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, ...]]:
+    image: Codes, op: MaxPool | AveragePool, dilations: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Output size, and the pads with what ceil mode's last windows reach."""
-    kernel, strides, pads, _ = _two_axes(op)
+    kernel, strides, pads, _ = _geometry(op)
     axes = by_axis(image.shape[2:], kernel, strides, pads, dilations)
-    oh, ow = (window_count(*axis, ceil=op.ceil_mode) for axis in axes)
-    (top, bottom), (left, right) = (reached_pads(*axis, ceil=op.ceil_mode) for axis in axes)
-    return (oh, ow), (top, left, bottom, right)
+    ends = [reached_pads(*axis, ceil=op.ceil_mode) for axis in axes]
+    size = tuple(window_count(*axis, ceil=op.ceil_mode) for axis in axes)
+    return size, (*(before for before, _ in ends), *(after for _, after in ends))
+
+
+def _taps(view: NDArray, kernel: tuple[int, ...], size: tuple[int, ...]) -> Iterator[NDArray]:
+    """The elements at each place of the windows, (N, C, *size), row by row; `view` is that of `windows`."""
+    every, inside = slice(None), (slice(n) for n in size)
+    places: list[tuple[int | slice, ...]] = [(every, every), tuple(inside)]
+    for tap in product(*(range(k) for k in kernel)):
+        yield view[(*places[0], *tap, *places[1])]

@@ -1,6 +1,8 @@
-"""Sliding windows over (N, C, H, W): padding, and the view of all windows. Their numbers: `arith.windows`."""
+"""Sliding windows over (N, C, ...): padding, and the view of all windows. Their numbers: `arith.windows`."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,26 +13,26 @@ from eightbit.arith.windows import window_count
 def pad_spatial(
     x: NDArray, pads: tuple[int, ...], value: float, dtype: np.dtype | type | None = None
 ) -> NDArray:
-    """`x` (N, C, H, W) with `pads` (top, left, bottom, right) filled with `value`, as `dtype`; a copy."""
-    top, left, bottom, right = pads
-    n, c, h, w = x.shape
-    shape = (n, c, h + top + bottom, w + left + right)
-    padded = np.empty(shape, dtype or x.dtype)
+    """`x` (N, C, ...) with `pads` (begins, then ends) filled with `value`, as `dtype`; a copy."""
+    axes = x.ndim - 2
+    ends = list(zip(pads[:axes], pads[axes:], x.shape[2:], strict=True))
+    padded = np.empty((*x.shape[:2], *(before + n + after for before, after, n in ends)), dtype or x.dtype)
     if any(pads):
-        padded[:, :, :top], padded[:, :, top + h :] = value, value
-        padded[:, :, :, :left], padded[:, :, :, left + w :] = value, value
-    padded[:, :, top : top + h, left : left + w] = x
+        for axis, (before, _, n) in enumerate(ends, start=2):
+            along = (slice(None),) * axis
+            padded[(*along, slice(before))] = padded[(*along, slice(before + n, None))] = value
+    padded[(slice(None), slice(None), *(slice(before, before + n) for before, _, n in ends))] = x
     return padded
 
 
-def windows(
-    x: NDArray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
-) -> NDArray:
-    """All windows of padded `x` (N, C, H, W), as a view (N, C, kh, kw, OH, OW)."""
-    n, c, h, w = x.shape
-    (kh, kw), (sh, sw), (dh, dw) = kernel, strides, dilations
-    oh, ow = window_count(h, kh, sh, (0, 0), dh), window_count(w, kw, sw, (0, 0), dw)
-    bn, bc, bh, bw = x.strides
+def windows(x: NDArray, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> NDArray:
+    """All windows of padded `x` (N, C, ...), as a view (N, C, taps of each axis, windows along each axis)."""
+    axes = list(zip(x.shape[2:], kernel, strides, dilations, strict=True))
+    counts = (window_count(n, k, s, (0, 0), d) for n, k, s, d in axes)
+    steps = list(zip(x.strides[2:], strides, dilations, strict=True))
     return np.lib.stride_tricks.as_strided(
-        x, (n, c, kh, kw, oh, ow), (bn, bc, bh * dh, bw * dw, bh * sh, bw * sw), writeable=False
+        x,
+        (*x.shape[:2], *kernel, *counts),
+        (*x.strides[:2], *(b * d for b, _, d in steps), *(b * s for b, s, _ in steps)),
+        writeable=False,
     )

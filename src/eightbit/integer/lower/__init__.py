@@ -1,6 +1,7 @@
 """A QDQ graph in, the integer program out.
 
-1. A float node whose inputs are dequantized codes and whose output is quantized becomes integer operations (`rules`);
+1. A float node that has an integer form (`graph.forms`), whose inputs are dequantized codes and whose output is
+   quantized becomes integer operations (`rules`);
    a layer whose input is quantized dynamically becomes two (`dynamic_layers`), a look-up in a
    table of codes one (`embeddings`).
 2. What is left in float is cut into islands: connected float nodes between codes and codes (`islands`). An island
@@ -15,13 +16,14 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from eightbit.errors import UnsupportedOp
+from eightbit.graph.forms import refusal
 from eightbit.graph.model import constant, is_op
 from eightbit.integer import program as p
 from eightbit.integer.lower.codes import CodeTensors
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.lower.embeddings import embeddings
 from eightbit.integer.lower.islands import find_islands
-from eightbit.integer.lower.rules import RULES, requantize_table
+from eightbit.integer.lower.rules import RULES, clip_codes, requantize_table
 from eightbit.integer.verify import verify
 
 
@@ -35,19 +37,18 @@ def lower(qdq: ir.Model) -> p.Program:
     ops, covered = dynamic_layers(qdq)
     lookups, around = embeddings(qdq)
     ops, covered = [*ops, *lookups], covered | around
-    in_float: list[ir.Node] = []
+    in_float: dict[ir.Node, str] = {}
     written = {name for op in ops for name in op.outputs}
     for node in qdq.graph:
         if node in covered:
             continue
         if is_op(node, "QuantizeLinear") or is_op(node, "DequantizeLinear"):
             if not codes.is_code_node(node) and constant(node.inputs[0]) is None:
-                in_float.append(node)  # 4 bits, or a scale per channel: float as far as we are concerned
+                in_float[node] = "codes of other than 8 or 16 bits, or with a scale a channel"
             continue
-        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        made = "no integer rule for this operator" if rule is None else rule(node, codes)
+        made = clip_codes(node, codes) or refusal(node) or RULES[node.op_type](node, codes)
         if isinstance(made, str):
-            in_float.append(node)
+            in_float[node] = made
         else:
             ops.extend(made)
             written.update(name for op in made for name in op.outputs)

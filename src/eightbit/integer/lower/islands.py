@@ -9,7 +9,7 @@ of one code: it is run once on all of them (256, or 65,536) and becomes a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -17,28 +17,25 @@ import onnx_ir as ir
 from onnx import helper
 
 from eightbit.arith.affine import dequantize, quantize
-from eightbit.graph.model import constant
+from eightbit.graph.forms import ELEMENTWISE, Form, ops
+from eightbit.graph.model import constant, title
 from eightbit.graph.run import session
 from eightbit.integer import program as p
 from eightbit.integer.lower.codes import CodeTensors
 
-ELEMENTWISE = {
-    "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish",
-    "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu",
-    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt",
-    "Sub", "Swish", "Tanh", "ThresholdedRelu",
-}  # fmt: skip
 
+def find_islands(qdq: ir.Model, nodes: Mapping[ir.Node, str], codes: CodeTensors) -> list[p.Op]:
+    """The islands that the float `nodes` (in graph order) form, as Lookup where one code decides, else FloatIsland.
 
-def find_islands(qdq: ir.Model, nodes: Sequence[ir.Node], codes: CodeTensors) -> list[p.Op]:
-    """The islands that the float `nodes` (in graph order) form, as Lookup where one code decides, else FloatIsland."""
+    `nodes` say why each is in float.
+    """
     if not nodes:
         return []
-    cutter = _Cutter(qdq, codes)
+    cutter = _Cutter(qdq, codes, nodes)
     return [cutter.cut(group) for group in _groups(qdq, nodes)]
 
 
-def _groups(qdq: ir.Model, nodes: Sequence[ir.Node]) -> list[list[ir.Node]]:
+def _groups(qdq: ir.Model, nodes: Iterable[ir.Node]) -> list[list[ir.Node]]:
     """Connected float nodes of one level."""
     in_float = set(nodes)
     level: dict[ir.Node, int] = {}
@@ -85,8 +82,9 @@ def _reads(node: ir.Node) -> list[ir.Value]:
 class _Cutter:
     """Cuts groups of nodes out of one graph."""
 
-    def __init__(self, qdq: ir.Model, codes: CodeTensors) -> None:
+    def __init__(self, qdq: ir.Model, codes: CodeTensors, reasons: Mapping[ir.Node, str]) -> None:
         self.proto = ir.to_proto(qdq)
+        self.reasons = reasons
         self.codes = codes
         self.position = {node: i for i, node in enumerate(qdq.graph)}
         self.weights = {t.name: t for t in self.proto.graph.initializer}
@@ -105,7 +103,7 @@ class _Cutter:
             if v.name and (v.name in self.outputs or any(use.node not in inside for use in v.uses()))
         ]
         model = self._model(inside, inputs, outputs)
-        names = tuple(str(node.name) for node in group)
+        names = tuple(title(node) for node in group)
         table = self._table(group, inputs, outputs, model)
         if table is not None:
             return table
@@ -115,6 +113,7 @@ class _Cutter:
             tuple(str(v.name) for v in outputs),
             model,
             names,
+            tuple(self.reasons[node] for node in group),
         )
 
     def _with_constants(self, group: list[ir.Node]) -> set[ir.Node]:
@@ -177,7 +176,9 @@ class _Cutter:
         result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
         table = quantize(np.asarray(result, np.float32).reshape(x.size), after.params)
         kind = "+".join(node.op_type for node in group)
-        return p.Lookup(str(group[-1].name), (source,), (target,), table, kind)
+        alone = len(group) == 1 and group[0].op_type not in ops(Form.FUNCTION)
+        replaces = () if alone else tuple(title(node) for node in group)
+        return p.Lookup(title(group[-1]), (source,), (target,), table, kind, replaces)
 
 
 def _info(value: ir.Value) -> onnx.ValueInfoProto:

@@ -1,7 +1,8 @@
 """One rule an operator: a float node between DequantizeLinear and QuantizeLinear becomes integer operations.
 
 A matrix product needs no QuantizeLinear: where only float nodes read it, its accumulators are scaled to float32.
-A rule returns the operations, or the reason why it declines; a node that is declined stays in float.
+A rule is asked about nodes that have an integer form (`graph.forms`). It returns the operations, or says what of the
+node's operands is no code; such a node stays in float.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, dequantize, quantize
 from eightbit.graph.coded import quantizer
-from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer
-from eightbit.graph.windows import window
+from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_op, sole_consumer, title
+from eightbit.graph.windows import Window, window
 from eightbit.integer import program as p
 from eightbit.integer.lower.codes import (
     BIAS_SCALE_RTOL,
@@ -29,7 +30,7 @@ Rule = Callable[[ir.Node, CodeTensors], "list[p.Op] | str"]
 
 
 def conv(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Conv with constant signed weight codes (scale per output channel or one) and int32 bias, over one or two axes."""
+    """Conv with constant signed weight codes (scale per output channel or one) and int32 bias."""
     ends = _ends(node, codes, 1)
     weight = codes.fixed(input_at(node, 1))
     if isinstance(ends, str) or weight is None:
@@ -39,21 +40,13 @@ def conv(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     if isinstance(read, str):
         return read
     w, bias, scale = read
-    if w.ndim not in (3, 4):
-        return f"a convolution over {w.ndim - 2} axes; 1 and 2 have a rule"
-    geometry = _geometry(node, w.shape[2:])
-    if isinstance(geometry, str):
-        return geometry
-    _, strides, pads, dilations = geometry
-    group = attribute(node, "group", 1)
-    return [p.Conv(_name(node), (x,), (y,), w, bias, scale, strides, pads, dilations, group)]
+    way = _window(node)
+    ends_of = way.strides, _pads(way), way.dilations
+    return [p.Conv(title(node), (x,), (y,), w, bias, scale, *ends_of, way.groups)]
 
 
 def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Gemm with alpha 1, beta 1, A as it is, and constant B."""
-    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
-    if (alpha, beta, attribute(node, "transA", 0)) != (1.0, 1.0, 0):
-        return f"Gemm with alpha {alpha}, beta {beta}, transA {attribute(node, 'transA', 0)}; 1, 1, 0 have a rule"
+    """Gemm with constant B."""
     ends = _ends(node, codes, 1, to_float=True)
     weight = codes.fixed(input_at(node, 1))
     if isinstance(ends, str) or weight is None:
@@ -65,7 +58,7 @@ def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
         return read
     w, bias, scale = read
     kind = p.Gemm if y in codes.tensors else p.GemmToFloat
-    return [kind(_name(node), (x,), (y,), np.ascontiguousarray(w.T) if transposed else w, bias, scale)]
+    return [kind(title(node), (x,), (y,), np.ascontiguousarray(w.T) if transposed else w, bias, scale)]
 
 
 def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -84,7 +77,7 @@ def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
         if isinstance(read, str):
             return read
         if y in codes.tensors:
-            return [p.Gemm(_name(node), (x,), (y,), *read)]
+            return [p.Gemm(title(node), (x,), (y,), *read)]
         after = sole_consumer(node.outputs[0])
         if (
             after is not None
@@ -92,69 +85,60 @@ def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
             and any(constant(value) is not None for value in after.inputs)
         ):
             return "a constant is added to it in float; ONNX Runtime makes the two a Gemm in float"
-        return [p.GemmToFloat(_name(node), (x,), (y,), *read)]
+        return [p.GemmToFloat(title(node), (x,), (y,), *read)]
     ends = _ends(node, codes, 2, to_float=True)
     if isinstance(ends, str):
         return ends
     inputs, y = ends
     if any(len(s) < 2 for s in (codes.tensors[name].shape for name in inputs) if s is not None):
         return "a product with a vector"
-    return [(p.MatMul if y in codes.tensors else p.MatMulToFloat)(_name(node), inputs, (y,))]
+    return [(p.MatMul if y in codes.tensors else p.MatMulToFloat)(title(node), inputs, (y,))]
 
 
 def add(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Add of two tensors of codes."""
     ends = _ends(node, codes, 2)
-    return ends if isinstance(ends, str) else [p.Add(_name(node), ends[0], (ends[1],))]
+    return ends if isinstance(ends, str) else [p.Add(title(node), ends[0], (ends[1],))]
 
 
 def mul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Mul of two tensors of codes."""
     ends = _ends(node, codes, 2)
-    return ends if isinstance(ends, str) else [p.Mul(_name(node), ends[0], (ends[1],))]
+    return ends if isinstance(ends, str) else [p.Mul(title(node), ends[0], (ends[1],))]
 
 
 def max_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """MaxPool over one or two axes; the largest code stands for the largest number."""
-    geometry = _pool(node)
-    if isinstance(geometry, str):
-        return geometry
-    kernel, strides, pads, dilations = geometry
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
-        return "its second output is used"
-    ceil = bool(attribute(node, "ceil_mode", 0))
-    return _carry(
-        node, codes, lambda x, y: p.MaxPool(_name(node), x, y, kernel, strides, pads, dilations, ceil)
-    )
+    """MaxPool; the largest code stands for the largest number."""
+    way, ceil = _window(node), bool(attribute(node, "ceil_mode", 0))
+    rest = way.kernel, way.strides, _pads(way), way.dilations, ceil
+    return _carry(node, codes, lambda x, y: p.MaxPool(title(node), x, y, *rest))
 
 
 def average_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """AveragePool over one or two axes."""
-    geometry, ends = _pool(node), _ends(node, codes, 1)
-    if isinstance(geometry, str) or isinstance(ends, str):
-        return geometry if isinstance(geometry, str) else str(ends)
-    kernel, strides, pads, dilations = geometry
-    if set(dilations) != {1}:
-        return f"AveragePool with dilations {dilations}"
+    """AveragePool."""
+    ends, way = _ends(node, codes, 1), _window(node)
+    if isinstance(ends, str):
+        return ends
     ceil, include = bool(attribute(node, "ceil_mode", 0)), bool(attribute(node, "count_include_pad", 0))
-    return [p.AveragePool(_name(node), ends[0], (ends[1],), kernel, strides, pads, ceil, include)]
+    rest = way.kernel, way.strides, _pads(way), ceil, include
+    return [p.AveragePool(title(node), ends[0], (ends[1],), *rest)]
 
 
 def global_average_pool(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """GlobalAveragePool."""
     ends = _ends(node, codes, 1)
-    return ends if isinstance(ends, str) else [p.GlobalAveragePool(_name(node), ends[0], (ends[1],))]
+    return ends if isinstance(ends, str) else [p.GlobalAveragePool(title(node), ends[0], (ends[1],))]
 
 
 def softmax(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Softmax along one axis (opset 13 and later)."""
+    """Softmax along one axis."""
     ends = _ends(node, codes, 1)
     if isinstance(ends, str):
         return ends
     (x,), y = ends
     if codes.tensors[x].itype != INT8 or codes.tensors[y].itype != INT8:
         return "a Softmax of 16-bit codes has no integer kernel"
-    return [p.Softmax(_name(node), (x,), (y,), attribute(node, "axis", -1))]
+    return [p.Softmax(title(node), (x,), (y,), attribute(node, "axis", -1))]
 
 
 def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -164,44 +148,38 @@ def concat(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
         return ends
     inputs, y = ends
     tables = tuple(requantize_table(codes.tensors[x], codes.tensors[y]) for x in inputs)
-    return [p.Concat(_name(node), inputs, (y,), attribute(node, "axis"), tables)]
+    return [p.Concat(title(node), inputs, (y,), attribute(node, "axis"), tables)]
 
 
 def reshape(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Reshape to a constant shape, or to one that other nodes compute."""
     target_value = input_at(node, 1)
     shape = constant(target_value)
-    if attribute(node, "allowzero", 0) and (shape is None or 0 in shape):
-        return "it may ask for an axis of length 0"
     if shape is None:
         lengths = str(target_value.name) if target_value is not None else ""
-        return _carry(node, codes, lambda x, y: p.ReshapeTo(_name(node), (*x, lengths), y))
+        return _carry(node, codes, lambda x, y: p.ReshapeTo(title(node), (*x, lengths), y))
     target = tuple(int(d) for d in shape)
-    return _carry(node, codes, lambda x, y: p.Reshape(_name(node), x, y, target))
+    return _carry(node, codes, lambda x, y: p.Reshape(title(node), x, y, target))
 
 
 def flatten(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Flatten."""
-    return _carry(node, codes, lambda x, y: p.Flatten(_name(node), x, y, attribute(node, "axis", 1)))
+    return _carry(node, codes, lambda x, y: p.Flatten(title(node), x, y, attribute(node, "axis", 1)))
 
 
 def squeeze(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Squeeze of constant axes, or of all that have length 1."""
-    value = input_at(node, 1)
-    axes = constant(value)
-    if value is not None and axes is None:
-        return "its axes are not constant"
+    axes = constant(input_at(node, 1))
     chosen = None if axes is None else tuple(int(a) for a in axes.reshape(-1))
-    return _carry(node, codes, lambda x, y: p.Squeeze(_name(node), x, y, chosen))
+    return _carry(node, codes, lambda x, y: p.Squeeze(title(node), x, y, chosen))
 
 
 def unsqueeze(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Unsqueeze at constant axes."""
     axes = constant(input_at(node, 1))
-    if axes is None:
-        return "its axes are not constant"
+    assert axes is not None
     chosen = tuple(int(a) for a in axes.reshape(-1))
-    return _carry(node, codes, lambda x, y: p.Unsqueeze(_name(node), x, y, chosen))
+    return _carry(node, codes, lambda x, y: p.Unsqueeze(title(node), x, y, chosen))
 
 
 def transpose(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
@@ -209,18 +187,15 @@ def transpose(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     perm = ints(node, "perm")
     if perm is None:
         shape = dims(node.inputs[0])
-        if shape is None:
-            return "no perm and an unknown rank"
+        assert shape is not None
         perm = tuple(reversed(range(len(shape))))
     chosen = perm
-    return _carry(node, codes, lambda x, y: p.Transpose(_name(node), x, y, chosen))
+    return _carry(node, codes, lambda x, y: p.Transpose(title(node), x, y, chosen))
 
 
 def slice_(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     """Slice with constant bounds."""
     given = [constant(v) for v in node.inputs[1:]]
-    if any(v is not None and c is None for v, c in zip(node.inputs[1:], given, strict=True)):
-        return "its bounds are not constant"
     starts, ends, axes, steps = (
         None if i >= len(given) or given[i] is None else [int(v) for v in given[i]]  # type: ignore[union-attr]
         for i in range(4)
@@ -232,20 +207,15 @@ def slice_(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
         (axis, start, None if step < 0 and end < -(2**31) + 2 else end, step)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     )
-    return _carry(node, codes, lambda x, y: p.Slice(_name(node), x, y, bounds))
+    return _carry(node, codes, lambda x, y: p.Slice(title(node), x, y, bounds))
 
 
 def pad(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Pad by constant lengths; the constant padded with becomes a code of the output."""
+    """Pad by constant lengths; zeros are the zero point."""
     pads, axes = constant(input_at(node, 1)), constant(input_at(node, 3))
     shape = dims(node.inputs[0])
-    if pads is None or shape is None or (input_at(node, 3) is not None and axes is None):
-        return "its pads are not constant, or the rank is unknown"
+    assert pads is not None and shape is not None
     mode = attribute(node, "mode", "constant")
-    value = input_at(node, 2)
-    number = constant(value) if value is not None else np.float32(0)
-    if number is None:
-        return "its padding value is not constant"
     chosen = range(len(shape)) if axes is None else [int(a) % len(shape) for a in axes]
     begin, end = [0] * len(shape), [0] * len(shape)
     for k, axis in enumerate(chosen):
@@ -254,33 +224,33 @@ def pad(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     if x is None:
         return "its input is not codes"
     info = codes.tensors[x]
-    code = int(quantize(np.asarray(number, np.float32).reshape(1), info.params)[0])
-    if mode == "constant" and np.float32(info.scale) * np.float32(code - info.zero_point) != np.float32(
-        number
-    ):
-        return f"it pads with {float(np.float32(number))}, which is not a code of its input"
-    return _carry(node, codes, lambda x, y: p.Pad(_name(node), x, y, (*begin, *end), mode, code))
+    return _carry(node, codes, lambda x, y: p.Pad(title(node), x, y, (*begin, *end), mode, info.zero_point))
 
 
-def clip(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """Clip of codes, not of floats: how codes of fewer than eight bits are cut off."""
-    q, bounds = quantizer(node.outputs[0]), [constant(input_at(node, i)) for i in (1, 2)]
-    info = (
-        None
-        if q is None or node.inputs[0] is None or node.inputs[0].producer() is not q
-        else codes.describe(q)
-    )
-    if q is None or info is None:
-        return "it clips floats"
+def as_table(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
+    """A function of one number: it becomes a table with the float nodes around it, where it can (`islands`)."""
+    ends = _ends(node, codes, 1)
+    return ends if isinstance(ends, str) else "a function without an integer kernel"
+
+
+def clip_codes(node: ir.Node, codes: CodeTensors) -> list[p.Op] | None:
+    """A Clip of codes, not of floats: how codes of fewer than eight bits are cut off. None for any other node."""
+    q = quantizer(node.outputs[0])
+    if q is None or q is node or node.inputs[0] is None or node.inputs[0].producer() is not q:
+        return None
+    info = codes.describe(q)
+    if info is None:
+        return None
     x, y = str(q.outputs[0].name), str(node.outputs[0].name)
     codes.tensors.setdefault(x, info)
     codes.tensors.setdefault(y, info)
+    bounds = [constant(input_at(node, i)) for i in (1, 2)]
     lo, hi = (None if bound is None else int(p.canonical(bound.reshape(1))[0]) for bound in bounds)
-    return [p.Lookup(_name(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), p.CLIP_CODES)]
+    return [p.Lookup(title(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), p.CLIP_CODES)]
 
 
 RULES: dict[str, Rule] = {
-    "Clip": clip,
+    **dict.fromkeys(("Relu", "Clip", "Sigmoid", "LeakyRelu"), as_table),
     "Conv": conv,
     "Gemm": gemm,
     "MatMul": matmul,
@@ -319,7 +289,7 @@ def _carry(
         return [make((x,), (y,))]
     between = codes.names.fresh(f"{y}_before")
     codes.tensors[between] = replace(codes.tensors[x], shape=codes.tensors[y].shape)
-    name = codes.node_names.fresh(f"{_name(node)}_requantize")
+    name = codes.node_names.fresh(f"{title(node)}_requantize")
     return [make((x,), (between,)), p.Lookup(name, (between,), (y,), table, p.REQUANTIZE)]
 
 
@@ -368,30 +338,18 @@ def _layer(
     expected = codes.tensors[x].scale * scale
     if not np.allclose(bias.scale.reshape(-1), expected, rtol=BIAS_SCALE_RTOL, atol=0):
         codes.problems.append(
-            f"{_name(node)}: the scale of bias {bias.name!r} is {bias.scale.reshape(-1)[0]}; the accumulator's is"
+            f"{title(node)}: the scale of bias {bias.name!r} is {bias.scale.reshape(-1)[0]}; the accumulator's is"
             f" s_x * s_w = {expected[0]}: quantize the bias with that"
         )
     return w, np.broadcast_to(bias.codes.reshape(-1), (channels,)).astype(np.int32), scale
 
 
-Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+def _window(node: ir.Node) -> Window:
+    way = window(node)
+    assert way is not None
+    return way
 
 
-def _geometry(node: ir.Node, kernel: tuple[int, ...] | None = None) -> Geometry | str:
-    """Kernel, strides, pads and dilations of a convolution or a pool."""
-    way = window(node, kernel)
-    if way is None or way.pads is None:
-        return f"auto_pad {attribute(node, 'auto_pad', 'NOTSET')} with an unknown input size"
-    return way.kernel, way.strides, way.pads, way.dilations
-
-
-def _pool(node: ir.Node) -> Geometry | str:
-    """Kernel, strides, pads and dilations of a pooling node."""
-    kernel = ints(node, "kernel_shape")
-    if kernel is None or len(kernel) > 2 or attribute(node, "storage_order", 0):
-        return "pooling over one or two axes in row order has a rule"
-    return _geometry(node)
-
-
-def _name(node: ir.Node) -> str:
-    return node.name or f"{node.op_type} -> {node.outputs[0].name}"
+def _pads(way: Window) -> tuple[int, ...]:
+    assert way.pads is not None  # graph.forms refuses others
+    return way.pads

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
+from eightbit.graph.forms import Form, activations, clamp_bounds
 from eightbit.graph.model import is_op, sole_consumer
-from eightbit.quant.choose.capable import Capable, Form, activations, clamp_bounds
+from eightbit.quant.choose.capable import Capable
 from eightbit.quant.choose.patterns import matches, no_match
 from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import Layer, Recipe, Weights

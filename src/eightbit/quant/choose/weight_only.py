@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
+from eightbit.graph.forms import Form
 from eightbit.graph.model import constant
-from eightbit.quant.choose.capable import Capable, Form
+from eightbit.quant.choose.capable import Capable
 from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import PerGroup, Recipe
 

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.windows import by_axis, window_count
+from eightbit.graph.forms import channel_axis
 from eightbit.graph.windows import Window, window
-from eightbit.quant.choose.capable import channel_axis
 
 
 @dataclass(frozen=True)

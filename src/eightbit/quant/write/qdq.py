@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import QuantParams, quantize
 from eightbit.graph.coded import CODES
+from eightbit.graph.forms import FUSED, is_layer
 from eightbit.graph.model import add_constant, constant, input_at, register_constant, set_constant
 from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
-from eightbit.quant.choose.capable import INTEGER, LAYERS, is_layer
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
@@ -52,7 +52,7 @@ def _write(writer: _Writer, placement: Placement, layers: Mapping[str, EncodedLa
         if node.name in placement.absorbed:
             writer.drop_clamp(node)
     inside = {*placement.layers, *placement.integer, *placement.moves}
-    held = {island.node for island in placement.islands if island.op in LAYERS | INTEGER}
+    held = {island.node for island in placement.islands if island.op in FUSED}
     originals = list(graph)
     for value in [*graph.inputs, *(out for node in originals for out in node.outputs)]:
         if value.name in placement.sources:

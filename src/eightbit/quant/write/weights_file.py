@@ -26,8 +26,8 @@ from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.graph.coded import float_name
 from eightbit.graph.embeddings import float_table
+from eightbit.graph.forms import LAYERS, channel_axis, is_layer
 from eightbit.graph.model import attribute, constant, input_at, is_op
-from eightbit.quant.choose.capable import LAYERS, channel_axis, is_layer
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
@@ -90,7 +90,7 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
                 "bits": int(np.abs(layer.weight.astype(np.int32)).max(initial=1)).bit_length() + 1,
                 "granularity": kinds[layer.scale.ndim],
                 "group": layer.group,
-                "axis": _channel_axis(nodes[node], layer),
+                "axis": channel_axis(nodes[node]),
                 "shape": list(layer.weight.shape),
                 "packed": width,
             }
@@ -135,10 +135,6 @@ def read_weights(path: str | os.PathLike[str], model: ir.Model) -> dict[str, Enc
         return {entry.node: _decoded(entry, tensors, nodes) for entry in _entries(metadata)}
     except LoadError as cause:
         raise LoadError(f"{file}: {cause}") from cause
-
-
-def _channel_axis(node: ir.Node, layer: EncodedLayer) -> int:
-    return layer.weight.ndim - 1 if node.op_type == "MatMul" else channel_axis(node)
 
 
 def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
