@@ -14,10 +14,8 @@ def engine_codes(q: eb.QuantizedModel, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def assert_same_codes(module, q: eb.QuantizedModel, x: np.ndarray) -> None:
-    """Every tensor within one step, and nearly all codes equal: only sums of two floats round elsewhere at ties."""
+    """Every code of every tensor, whatever has been learned."""
     wanted, got = engine_codes(q, x), module.codes(x)
     assert set(got) == set(wanted)
     for name, codes in wanted.items():
-        off = np.abs(got[name].astype(np.int64) - codes)
-        assert off.max() <= 1, name
-        assert (off > 0).mean() <= 0.001, name
+        np.testing.assert_array_equal(got[name], codes, name)

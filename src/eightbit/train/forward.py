@@ -13,13 +13,16 @@ gradient is that of LSQ (Esser et al. 2020, arXiv 1902.08153, equation 3): round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.arith.windows import by_axis, reached_pads
 from eightbit.errors import QuantizationError
+from eightbit.integer import engine
 from eightbit.integer import program as p
 from eightbit.train.islands import run_island
 from eightbit.train.ops import Ops, Tensor
@@ -27,6 +30,8 @@ from eightbit.train.plan import Grid, Plan, beside_sums, beside_weight
 
 EXACT = 2**24
 """Sums below it are exact in float32, whatever their order."""
+OWN_ORDER = (p.Add, p.Mul, p.AveragePool, p.Softmax)
+"""Operations whose float32 formula in the engine rounds more than once, or in another order than a framework would."""
 SMOOTH = 4
 """Codes to either side over which the slope of a table is taken: single steps say little of it."""
 
@@ -34,7 +39,8 @@ SMOOTH = 4
 class Forward:
     """One run of a plan: `numbers` are what it has learned, by key.
 
-    With `exact`, sums that float32 might round are taken in float64, as the int32 accumulators have them.
+    With `exact`, every tensor of codes is the engine's: sums that float32 might round are taken in float64, as the
+    int32 accumulators have them, and what the engine rounds in an order of its own (`OWN_ORDER`) is rounded there.
     """
 
     def __init__(self, plan: Plan, ops: Ops, numbers: Mapping[str, Tensor], *, exact: bool = False) -> None:
@@ -94,6 +100,26 @@ class Forward:
         terms = op.weight.size // channels
         return self.exact and terms * self.plan.layers[op.name].itype.qmax * (grid.hi - grid.lo) >= EXACT
 
+    def _as_run(self, op: p.Op, value: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """`value` as the engine computes it, with the gradient that it has."""
+        if not (self.exact and isinstance(op, OWN_ORDER)):
+            return value
+        names = (*op.inputs, *op.outputs)
+        tensors = self.plan.program.tensors
+
+        def steps(*arrays: np.ndarray) -> np.ndarray:
+            given, scales = arrays[: len(inputs)], arrays[len(inputs) :]
+            infos = {n: replace(tensors[n], scale=np.float32(s)) for n, s in zip(names, scales, strict=True)}
+            kernel = engine.KERNELS[type(op)](op, replace(self.plan.program, tensors=infos), Arithmetic.ONNX)
+            codes = [
+                (x + infos[n].zero_point).astype(infos[n].itype.dtype)
+                for n, x in zip(names, given, strict=False)
+            ]
+            return np.asarray(kernel(*codes), np.float32) - np.float32(infos[names[-1]].zero_point)
+
+        scales = [self.scale(self.grid(name).scale) for name in names]
+        return self.ops.passed(value, self.ops.computed(steps, *inputs, *scales))
+
     def run(self, feeds: Mapping[str, Tensor], *, keep: bool = False) -> dict[str, Tensor]:
         """The outputs by name; with `keep` also every tensor of codes, in steps."""
         program = self.plan.program
@@ -113,7 +139,7 @@ class Forward:
                         f"node {op.name!r} ({type(op).__name__}) cannot be trained; leave it in float with "
                         f"overrides={{{op.name!r}: FLOAT}}, or train a model without it"
                     )
-                values[op.outputs[0]] = kernel(self, op, *inputs)
+                values[op.outputs[0]] = self._as_run(op, kernel(self, op, *inputs), inputs)
             for name in op.inputs:
                 if last[name] == i and not keep and name not in program.outputs:
                     values.pop(name, None)

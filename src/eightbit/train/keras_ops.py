@@ -7,7 +7,7 @@ unless they are single channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import chain, product
 
@@ -131,13 +131,17 @@ class KerasOps:
     def chosen(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return tf.where(condition, a, b)
 
+    def computed(self, function: Callable[..., np.ndarray], *given: Tensor) -> Tensor:
+        return tf.numpy_function(function, given, tf.float32)
+
     def floats(self, x: Tensor) -> Tensor:
         return tf.cast(x, tf.float32)
 
 
 @tf.custom_gradient
 def _passed(x: Tensor, value: Tensor) -> tuple[Tensor, object]:
-    return tf.identity(value), lambda upstream: (upstream, None)
+    # a value from NumPy comes without a shape
+    return tf.ensure_shape(value, x.shape), lambda upstream: (upstream, None)
 
 
 def _spread(w: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -6,7 +6,7 @@ said otherwise, channels come before the spatial axes, and gradients are the usu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,6 +84,9 @@ class Ops(Protocol):
 
     def chosen(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """`a` where the condition holds, else `b`."""
+
+    def computed(self, function: Callable[..., np.ndarray], *given: Tensor) -> Tensor:
+        """What `function`, in NumPy, makes of tensors: float32, without a gradient."""
 
     def floats(self, x: Tensor) -> Tensor:
         """As float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -101,6 +101,9 @@ class TorchOps:
 
     def chosen(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return torch.where(condition, a, b)
+
+    def computed(self, function: Callable[..., np.ndarray], *given: Tensor) -> Tensor:
+        return self.constant(function(*(x.detach().cpu().numpy() for x in given)))
 
     def floats(self, x: Tensor) -> Tensor:
         return x.float()
