@@ -18,6 +18,7 @@ from enum import Enum
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.arith.affine import TINY
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, dims, fixed_shape, input_at, ints, is_op, rank
 from eightbit.graph.windows import window
@@ -141,13 +142,21 @@ def _gemm(node: ir.Node) -> str | None:
 def _layer(node: ir.Node) -> str | None:
     if fixed_shape(node.inputs[1]) is None:
         return "its weight is not constant"
-    if input_at(node, 2) is None:
-        return None
+    tiny = _tiny(node)
+    if tiny is not None or input_at(node, 2) is None:
+        return tiny
     bias = fixed_shape(node.inputs[2])
     if bias is None:
         return "its bias is not constant"
     channels, size = _weight_shape(node)[channel_axis(node)], int(np.prod(bias))
     return None if size == channels else f"its bias has {size} values for {channels} channels"
+
+
+def _tiny(node: ir.Node) -> str | None:
+    weight = constant(node.inputs[1])
+    most = 0.0 if weight is None else float(np.abs(weight).max(initial=0))
+    tiny = 0 < most < 2**8 * TINY
+    return f"its weights reach {most:.1e} only: float32 has no scale for them" if tiny else None
 
 
 def _windowed(node: ir.Node) -> str | None:
@@ -239,7 +248,7 @@ _FUNCTIONS = (
 ROWS: Mapping[str, Row] = {
     "Conv": Row(Form.LAYER, _conv),
     "Gemm": Row(Form.LAYER, _gemm),
-    "MatMul": Row(Form.LAYER),
+    "MatMul": Row(Form.LAYER, _tiny),
     "ConvTranspose": Row(None, _transposed_conv),
     "Add": Row(Form.INTEGER, since=7),
     "Mul": Row(Form.INTEGER, since=7),

@@ -63,17 +63,19 @@ class FloatSession:
         # Inputs and weights are no results of a node: ONNX Runtime will not return them, so we do.
         self._inputs = {str(v.name) for v in graph.inputs}
         weights = {n: constant(graph.initializers[n]) for n in self.outputs if n in graph.initializers}
-        self._constants = {n: array for n, array in weights.items() if array is not None}
+        self._constants = {n: _as_returned(array) for n, array in weights.items() if array is not None}
         given = self._inputs | set(self._constants)
         self._computed = [n for n in dict.fromkeys(self.outputs) if n not in given]
-        proto = to_proto(model)
-        _expose(proto, model, self._computed)
-        self._session = session(proto.SerializeToString(), optimize=optimize, threads=threads)
+        self._session: ort.InferenceSession | None = None
+        if self._computed:
+            proto = to_proto(model)
+            _expose(proto, model, self._computed)
+            self._session = session(proto.SerializeToString(), optimize=optimize, threads=threads)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; returns `{output name: array}`. Raises EngineError with ONNX Runtime's reason."""
         try:
-            computed = self._session.run(self._computed, dict(feeds)) if self._computed else []
+            computed = [] if self._session is None else self._session.run(self._computed, dict(feeds))
         except Exception as cause:
             raise EngineError(f"ONNX Runtime could not run the model: {_first_line(cause)}") from cause
         results = dict(zip(self._computed, computed, strict=True))
@@ -128,13 +130,18 @@ def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> No
             f"the graph has no tensor named {unknown[0]!r}; it has {', '.join(list(values)[:8])}, ..."
         )
     del proto.graph.output[:]
-    for name in names or [next(iter(values))]:
+    for name in names:
         dtype = values[name].dtype
         info = proto.graph.output.add(name=name)
         if not isinstance(values[name].type, ir.TensorType | None):
             info.CopyFrom(ir.to_proto(values[name]))
         elif dtype is not None:
             info.type.tensor_type.elem_type = int(dtype)
+
+
+def _as_returned(array: np.ndarray) -> np.ndarray:
+    """A constant as ONNX Runtime returns one: strings are objects."""
+    return np.char.decode(array, "utf-8").astype(object) if array.dtype.kind == "S" else array
 
 
 def _first_line(cause: BaseException) -> str:

@@ -30,7 +30,13 @@ from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.methods.observers import State
 from eightbit.quant.observe.calibrate import Progress, observe, parameters
 from eightbit.quant.observe.moments import Moments, layer_moments
-from eightbit.quant.observe.ranges import choices, constant_ranges, fixed_limits, strained_sums
+from eightbit.quant.observe.ranges import (
+    beyond_float32,
+    choices,
+    constant_ranges,
+    fixed_limits,
+    strained_sums,
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,7 @@ def placed(staged: Stage, recipe: Recipe) -> Placement:
     """Where `recipe` puts integers in the stage's graph, now that its tensors were seen."""
     placement = staged.placement if recipe == staged.recipe else chosen(staged.can, recipe)
     strained = strained_sums(staged.model, placement, staged.states, recipe)
+    strained |= beyond_float32(staged.model, placement, staged.states)
     return chosen(staged.can, recipe, strained) if strained else placement
 
 

@@ -45,7 +45,7 @@ from eightbit.report.inspection import BORDERS, FloatNode, float_nodes
 from eightbit.report.page import write_page
 from eightbit.report.section import Section, answers_section, noise_section
 from eightbit.report.table import Table, decibels
-from eightbit.report.tensors import Noise, TensorError, TensorPairs, layer_errors
+from eightbit.report.tensors import Noise, TensorError, TensorPairs, as_numbers, layer_errors
 from eightbit.report.timing import Latency, interleaved
 from eightbit.values.fields import check
 
@@ -334,7 +334,8 @@ class _Outputs:
 
     def update(self, batch: Feeds, samples: int) -> None:
         # By place and not by name: a file may have been renamed on its way, its outputs' order is its interface.
-        pairs = list(zip(*(tuple(s.run(batch).values()) for s in self.sessions), strict=True))
+        results = zip(*(s.run(batch).values() for s in self.sessions), strict=True)
+        pairs = [as_numbers(*pair) for pair in results]
         self.noise = self.noise or [Noise() for _ in pairs]
         for number, (noise, (reference, actual)) in enumerate(zip(self.noise, pairs, strict=True)):
             if reference.shape != actual.shape:

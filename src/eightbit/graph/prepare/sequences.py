@@ -42,6 +42,9 @@ def _kind(node: ir.Node, index: int, opset: int) -> ir.TypeProtocol | None:
     except onnx.defs.SchemaError:
         return None
     types = told[min(index, len(told) - 1)].types
+    if is_op(node, "Optional"):
+        content = input_at(node, 0)
+        return None if content is None or content.type is None else ir.OptionalType(content.type)
     dtype = node.outputs[index].dtype
     if dtype is None or not all(name.startswith("seq(") for name in types):
         return None

@@ -62,7 +62,7 @@ def channel_groups(model: ir.Model) -> tuple[ChannelGroup, ...]:
     for node in model.graph:
         data = [v for v in node.inputs if v is not None and constant(v) is None]
         bound = _clamp(node)
-        if _is_layer(node):
+        if _is_layer(node) and data:
             readers.append((data[0], node))
             writers.append((node.outputs[0], node))
         elif bound is not None or is_op(node, *POOLS) or _keeps_channels(node):

@@ -63,7 +63,7 @@ def _parsed(data: bytes, called: str) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(data)
     except DecodeError as cause:
         raise LoadError(f"{called} is truncated or not an ONNX file; export or copy it again") from cause
-    if proto.ir_version == 0 or not proto.HasField("graph") or not proto.graph.node:
+    if proto.ir_version == 0 or not (proto.graph.node or proto.graph.output):
         raise LoadError(
             f"{called} is truncated or not an ONNX file: it holds no graph; export or copy it again"
         )
@@ -75,8 +75,10 @@ def graph_of(proto: onnx.ModelProto) -> ir.Model:
     try:
         model = ir.from_proto(checked(proto))
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as cause:
-        reason = _first_line(cause.__cause__ or cause)
-        raise LoadError(f"the ONNX model contradicts itself: {reason}; export it again") from cause
+        reason: BaseException = cause
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise LoadError(f"the ONNX model cannot be read: {_first_line(reason)}; export it again") from cause
     drop_notes(model)
     return model
 
@@ -86,10 +88,13 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     Raises LoadError naming the tensor or node at fault.
     """
-    if proto.ir_version == 0 or not proto.graph.node:
-        raise LoadError("the ONNX model holds no node; export it again")
+    if proto.ir_version == 0 or not proto.graph.output:
+        raise LoadError(
+            "the ONNX model has no output, so that nothing could be asked of it; export it with one"
+        )
     for tensor in _tensors(proto.graph):
         _check_size(tensor)
+    _refuse_maps(proto.graph)
     for value in (*proto.graph.input, *proto.graph.output):
         if any(d.HasField("dim_value") and d.dim_value < 0 for d in value.type.tensor_type.shape.dim):
             sizes = tuple(
@@ -114,6 +119,22 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"the model uses opset {opset} and ONNX cannot convert it ({_first_line(cause)}); "
             f"export it with opset {MIN_OPSET} or newer"
         ) from cause
+
+
+def _refuse_maps(graph: onnx.GraphProto) -> None:
+    """Refuse inputs and outputs of dictionaries, which classifiers from tables have."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for value in (*graph.input, *graph.output):
+        kind = value.type
+        while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+            kind = (kind.sequence_type if kind.HasField("sequence_type") else kind.optional_type).elem_type
+        if kind.HasField("map_type"):
+            maker = makers.get(value.name)
+            by = f", made by node '{maker.name}' ({maker.op_type})" if maker is not None else ""
+            raise LoadError(
+                f"'{value.name}' holds dictionaries{by}; export the model with tensors in their place (skl2onnx: "
+                "options={'zipmap': False})"
+            )
 
 
 def converted(proto: onnx.ModelProto) -> onnx.ModelProto:

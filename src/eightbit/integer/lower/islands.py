@@ -27,12 +27,17 @@ from eightbit.integer.lower.codes import CodeTensors
 def find_islands(qdq: ir.Model, nodes: Mapping[ir.Node, str], codes: CodeTensors) -> list[p.Op]:
     """The islands that the float `nodes` (in graph order) form, as Lookup where one code decides, else FloatIsland.
 
-    `nodes` say why each is in float.
+    `nodes` say why each is in float. A constant that is an output of the graph is an island of its own, which has no
+    input and stands for no node.
     """
-    if not nodes:
+    given = [v for v in qdq.graph.outputs if v.is_initializer() and not v.is_graph_input()]
+    if not nodes and not given:
         return []
     cutter = _Cutter(qdq, codes, nodes)
-    return [cutter.cut(group) for group in _groups(qdq, nodes)]
+    return [
+        *(cutter.hand_out(value) for value in given),
+        *(cutter.cut(group) for group in _groups(qdq, nodes)),
+    ]
 
 
 def _groups(qdq: ir.Model, nodes: Iterable[ir.Node]) -> list[list[ir.Node]]:
@@ -90,6 +95,12 @@ class _Cutter:
         self.weights = {t.name: t for t in self.proto.graph.initializer}
         self.outputs = {v.name for v in qdq.graph.outputs}
 
+    def hand_out(self, value: ir.Value) -> p.FloatIsland:
+        """An island that hands out a constant."""
+        name = str(value.name)
+        node = helper.make_node("Constant", [], [name], value=self.weights[name])
+        return p.FloatIsland(name, (), (name,), self._serialized([node], [], [value], []), (), ())
+
     def cut(self, group: list[ir.Node]) -> p.Op:
         """One island: a table if one code decides, else a float model."""
         inside = self._with_constants(group)
@@ -138,14 +149,21 @@ class _Cutter:
         needed = {v.name for node in ordered for v in _reads(node)}
         # ONNX Runtime's fusions look at shapes: an island is told what the whole graph knew, to be fused alike.
         shaped = [v for node in ordered for v in node.outputs if v.shape is not None and v.dtype is not None]
-        graph = helper.make_graph(
-            nodes,
-            "island",
-            [_info(v) for v in inputs],
-            [_info(v) for v in outputs],
-            [self.weights[name] for name in self.weights if name in needed],
-            value_info=[_info(v) for v in shaped if v.name and v not in outputs],
+        weights = [self.weights[name] for name in self.weights if name in needed]
+        return self._serialized(
+            nodes, inputs, outputs, weights, [v for v in shaped if v.name and v not in outputs]
         )
+
+    def _serialized(
+        self,
+        nodes: list[onnx.NodeProto],
+        inputs: list[ir.Value],
+        outputs: list[ir.Value],
+        weights: list[onnx.TensorProto],
+        shaped: Iterable[ir.Value] = (),
+    ) -> bytes:
+        ins, outs, inner = ([_info(value) for value in values] for values in (inputs, outputs, shaped))
+        graph = helper.make_graph(nodes, "island", ins, outs, weights, value_info=inner)
         model = helper.make_model(
             graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version
         )

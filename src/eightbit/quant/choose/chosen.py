@@ -40,10 +40,9 @@ def chosen(can: Capable, recipe: Recipe, strained: Mapping[str, str] | None = No
         draft.put(node)
     placement = draft.finished(can.model)
     if not placement.observed:
-        raise QuantizationError(
-            f"nothing in this graph can be quantized: {len(placement.islands)} nodes, "
-            + "; ".join(f"{i.node} ({i.op}): {i.reason}" for i in placement.islands[:5])
-        )
+        islands = [f"{i.node} ({i.op}): {i.reason}" for i in placement.islands]
+        said = f"{len(islands)} nodes, {'; '.join(islands[:5])}" if islands else "it has no node"
+        raise QuantizationError(f"nothing in this graph can be quantized: {said}")
     return placement
 
 

@@ -18,10 +18,14 @@ def corrected_bias(
     dequantized: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
     moments: Moments,
+    limits: NDArray[np.float64] | float = np.inf,
 ) -> NDArray[np.float32]:
     """The bias (C,) float32 that keeps the mean output: bias - (dequantized - rows) · mean(x).
 
     `rows` and `dequantized` are (G, channels of the group, K) as from `layout.Layout.rows`; a missing bias counts as 0.
+    A channel whose bias would leave `limits` (C,), what its code can hold, keeps its own: its mean input lies far
+    outside the range of the input's codes, and is not what the layer will see.
     """
     shift = np.einsum("gck,gk->gc", dequantized.astype(np.float64) - rows, moments.mean).reshape(-1)
-    return ((0.0 if bias is None else bias.astype(np.float64)) - shift).astype(np.float32)
+    own = np.zeros_like(shift) if bias is None else bias.astype(np.float64)
+    return np.where(np.abs(own - shift) <= limits, own - shift, own).astype(np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eightbit.data.feeds import Feeds
 from eightbit.quant.observe.layout import Layout
-from eightbit.quant.observe.moments import ELEMENTS, PATCHES, Moments
+from eightbit.quant.observe.moments import ELEMENTS, PATCHES, Moments, summable
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Seen:
     @classmethod
     def of(cls, x: NDArray[np.float32], changed: NDArray[np.float32]) -> Seen:
         """Of positions (G, K, N) in both networks."""
+        x, changed = summable(x), summable(changed)
         turned = changed.transpose(0, 2, 1)
         return cls(
             Moments.of(changed), np.matmul(x, turned).astype(np.float64), x.sum(axis=2, dtype=np.float64)

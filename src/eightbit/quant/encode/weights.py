@@ -86,7 +86,10 @@ def encode_layer(
     hessian = _counted(recipe, moments if together is None else together)
     scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
     if recipe.bias_correction and moments is not None:
-        bias = corrected_bias(rows, real_rows(codes, scale, group), bias, moments)
+        limits = (
+            np.inf if input_scale is None else BIAS_LIMIT * np.float64(input_scale) * scale.astype(np.float64)
+        )
+        bias = corrected_bias(rows, real_rows(codes, scale, group), bias, moments, limits)
     weight_codes = np.ascontiguousarray(layout.weight(codes, weight.shape).astype(choice.itype.dtype))
     if bias is None or input_scale is None:
         return EncodedLayer(weight_codes, scale, bias, None, group)

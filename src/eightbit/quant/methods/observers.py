@@ -41,6 +41,11 @@ class Extremes:
         """A new state that has seen what both have seen."""
         return Extremes(min(self.lo, other.lo), max(self.hi, other.hi))
 
+    @property
+    def peak(self) -> float:
+        """The largest magnitude; 0 where nothing was seen."""
+        return max(0.0, self.hi, -self.lo)
+
 
 ULP_BITS = 149
 """Every float32 is a whole number of 2**-149, the smallest subnormal."""
@@ -78,6 +83,11 @@ class MeanExtremes:
         """The mean smallest and the mean largest value of a sample, each rounded once to float64."""
         units = self.samples << ULP_BITS
         return self.lo_sum / units, self.hi_sum / units
+
+    @property
+    def peak(self) -> float:
+        """The larger magnitude of the two means; 0 where nothing was seen."""
+        return max(map(abs, self.means)) if self.samples else 0.0
 
 
 @dataclass
@@ -134,6 +144,11 @@ class Histogram:
         return Histogram(exponent, a.counts + b.counts, a.zeros + b.zeros, a.extremes.merge(b.extremes))
 
     @property
+    def peak(self) -> float:
+        """The largest magnitude; 0 where nothing was seen."""
+        return self.extremes.peak
+
+    @property
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin in the units of the data, (2 * HALF,)."""
         return np.asarray((np.arange(-HALF, HALF) + 0.5) * 2.0 ** (self.exponent or 0), np.float64)
@@ -154,6 +169,10 @@ def _exponent_for(largest: float) -> int:
 
 class State(Protocol):
     """What a calibrator's stream fills."""
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude that a range read off it can have."""
 
     def update(self, x: NDArray[np.float32]) -> None:
         """Take in float32 values of any shape; a NaN or Inf raises CalibrationError."""

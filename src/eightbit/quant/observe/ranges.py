@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
-from eightbit.arith.affine import QuantParams, params_from_range
+from eightbit.arith.affine import TINY, QuantParams, params_from_range
+from eightbit.graph.forms import activations, is_layer
 from eightbit.graph.model import constant
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
@@ -15,6 +17,8 @@ from eightbit.quant.methods.observers import Histogram, Limits, State
 
 FIXED_LIMITS = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 """Outputs whose limits are known without data."""
+CODES = 2**8
+"""Codes of a tensor: what its largest number is to its scale."""
 RESIDUAL_FLOOR_DB = 28
 """In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""
 
@@ -38,6 +42,29 @@ def fixed_limits(model: ir.Model, placement: Placement) -> dict[str, Limits]:
     """The limits of the tensors that need no data to know them."""
     nodes = (node for node in model.graph if node.op_type in FIXED_LIMITS and node.name in placement.integer)
     return {str(node.outputs[0].name): FIXED_LIMITS[node.op_type] for node in nodes}
+
+
+def beyond_float32(model: ir.Model, placement: Placement, states: Mapping[str, State]) -> dict[str, str]:
+    """Nodes on numbers so small that the scales of their codes are no normal float32, with the reason.
+
+    Engines multiply by scales and by a layer's product of two, and divide by them.
+    """
+    found = {}
+    wanted = {*placement.layers, *placement.integer}
+    for node in model.graph:
+        if node.name not in wanted:
+            continue
+        name = str(node.name)
+        around = (str(value.name) for value in (*activations(node), *node.outputs))
+        peaks = {tensor: states[tensor].peak for tensor in around if tensor in states}
+        for tensor, most in peaks.items():
+            if 0 < most < CODES * TINY:
+                found[name] = f"tensor {tensor!r} reaches {most:.1e} only: float32 has no scale for its codes"
+        weight = constant(node.inputs[1]) if is_layer(node) else None
+        most = peaks.get(str(node.inputs[0].name), 0.0) if weight is not None else 0.0  # type: ignore[union-attr]
+        if weight is not None and 0 < most * float(np.abs(weight).max(initial=0)) < CODES**2 * TINY:
+            found[name] = "the scales of its input and its weights multiply to less than float32 holds"
+    return found
 
 
 def constant_ranges(model: ir.Model, placement: Placement, recipe: Recipe) -> dict[str, QuantParams]:
