@@ -16,7 +16,14 @@ from eightbit.errors import EngineError
 settings.register_profile("eightbit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eightbit")
 
-PACKAGES = {"gcc": "gcc", "clang": "clang"}
+PACKAGES = {
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
+    "qemu-system-arm": "qemu-system-arm",
+    **dict.fromkeys(("qemu-aarch64", "qemu-riscv64"), "qemu-user"),
+}
+"""What Debian calls what holds a program; others are called as they are."""
 Tool = Callable[[str], str]
 
 
@@ -27,7 +34,7 @@ def tool() -> Tool:
     def find(name: str) -> str:
         found = shutil.which(name)
         if found is None:
-            _without(f"no {name} (Debian: apt install {PACKAGES[name]})")
+            _without(f"no {name} (Debian: apt install {PACKAGES.get(name, name)})")
         return str(found)
 
     return find

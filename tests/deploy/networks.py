@@ -27,7 +27,7 @@ def _pictures(name: str) -> Case:
 
     data = fashion_mnist()
     model = eb.load(zoo.load(name), zoo.example(name))
-    q = eb.quantize(model, zoo.preprocess_for(name, data.train.images[:128]))
+    q = eb.quantize(model, zoo.preprocess_for(name, data.train.images[:128]), eb.Recipe.plain())
     return Case(q, lambda count: zoo.preprocess_for(name, data.test.images[:count]))
 
 

@@ -8,9 +8,11 @@ codes and meets the weights of as many channels as its registers hold, whatever 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from eightbit.deploy.c.steps import Biases, Builder, Call, Value
+from eightbit.deploy.c.steps import Biases, Builder, Call
 from eightbit.deploy.c.views import View, channels_last, in_order, walk
 from eightbit.deploy.c.windows import Windows
 from eightbit.errors import ExportError
@@ -31,7 +33,7 @@ def conv(op: p.Conv, b: Builder) -> None:
     y = b.make(op.outputs[0], x.order)
     windows = Windows.of(x, y, op.weight.shape[2:], op.strides, op.pads, op.dilations)
     channels, inputs = op.weight.shape[0], x.shape[1]
-    fields: dict[str, Value] = {
+    fields: dict[str, Any] = {
         **windows.fields(),
         "in_c": inputs,
         "out_c": channels,
@@ -60,7 +62,7 @@ def gemm(op: p.Gemm, b: Builder) -> None:
     ones = dict.fromkeys(("batch", "in_h", "out_h", "kernel_h", "kernel_w", "stride_h", "stride_w"), 1)
     ones |= dict.fromkeys(("dilation_h", "dilation_w", "group"), 1)
     rows = x.size // depth
-    fields: dict[str, Value] = {
+    fields: dict[str, Any] = {
         **ones,
         "in_w": rows,
         "out_w": rows,
@@ -79,7 +81,7 @@ def _product(
     b: Builder,
     views: tuple[View, View],
     rows: Codes,
-    fields: dict[str, Value],
+    fields: dict[str, Any],
     gaps: dict[str, int],
 ) -> None:
     """A step of `eb_conv` with the weights `rows` (O, K)."""
@@ -90,7 +92,7 @@ def _product(
     weight = fours(rows, group)
     depth = weight.shape[1] * 4
     fields |= {"weight": weight, "depth": depth, "bias": Biases(op.bias - zero_point * sums, sums)}
-    scratch = (f"{y.buffer}.scratch", ROWS * depth)
+    scratch = (f"{y.buffer}.scratch", min(ROWS, fields["out_w"]) * depth)
     b.add(
         op.name,
         (x,),
@@ -109,10 +111,10 @@ def fours(rows: Codes, group: int) -> Codes:
     return np.ascontiguousarray(filled.reshape(group, outputs // group, -1, 4).swapaxes(1, 2))
 
 
-def _scales(op: p.Conv | p.Gemm, x: TensorInfo, y: TensorInfo) -> dict[str, Value]:
+def _scales(op: p.Conv | p.Gemm, x: TensorInfo, y: TensorInfo) -> dict[str, Any]:
     """Zero points, and the multiplier of each channel (`engine.requantize.fixed_multiplier`)."""
     m, shift = fixed_multiplier(x.scale, op.weight_scale, y.scale)
-    zeros: dict[str, Value] = {"in_zero": x.zero_point, "out_zero": y.zero_point}
+    zeros: dict[str, Any] = {"in_zero": x.zero_point, "out_zero": y.zero_point}
     return zeros | {"multiplier": m, "shift": shift.astype(np.int8), "raises": int((shift > 0).any())}
 
 
@@ -137,7 +139,7 @@ def matmul(op: p.MatMul, b: Builder) -> None:
         steps.append((0,) * room + tuple(0 if n == 1 else s for n, s in zip(own, view.steps, strict=False)))
     dims, (a_step, b_step) = walk(op.name, batch, in_order(len(batch)), *steps)
     m, shift = fixed_multiplier(first.scale, second.scale, out.scale)
-    fields: dict[str, Value] = {
+    fields: dict[str, Any] = {
         "dims": dims,
         "a_step": a_step,
         "b_step": b_step,
