@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from eightbit.report.comparison import Comparison, compare
     from eightbit.report.explanation import Explanation, explain
     from eightbit.report.inspection import inspect
-    from eightbit.train.fit import Training, fit
+    from eightbit.train.fit import fit
     from eightbit.train.refine import refine
     from eightbit.train.refinement import Refinement
     from eightbit.train.trainable import trainable
+    from eightbit.train.training import Training
     from eightbit.tuning.search import tune
     from eightbit.tuning.sensitivity import sensitivity
     from eightbit.tuning.target import Target, Tuned
@@ -84,7 +85,7 @@ _HOME = {
     "Refinement": "train.refinement",
     "trainable": "train.trainable",
     "fit": "train.fit",
-    "Training": "train.fit",
+    "Training": "train.training",
     "compare": "report.comparison",
     "Comparison": "report.comparison",
     "explain": "report.explanation",
@@ -116,7 +117,14 @@ __all__ = [*_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'eightbit' has no attribute {name!r}")
-    value = getattr(import_module(f"eightbit.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"eightbit.{_HOME[name]}"), name)
+    except ModuleNotFoundError as cause:
+        if cause.name != "torch":  # what `fit` is written in
+            raise
+        from eightbit.errors import MissingExtra
+
+        raise MissingExtra("torch", "torch") from cause
     globals()[name] = value
     return value
 

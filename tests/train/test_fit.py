@@ -1,6 +1,8 @@
 """The training loop: what it minimises, what it keeps, how it goes on after it was killed."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import eightbit as eb
 from tests.small_net import images, small_net
 
 torch = pytest.importorskip("torch")
+from eightbit.train.fit import _Loop  # noqa: E402
+
 QUICK = eb.Training(epochs=3, batch=32, rate=3e-3, seed=1)
 
 
@@ -169,6 +174,51 @@ def test_a_checkpoint_of_another_training_is_refused(net: eb.Model, module, tmp_
     path.write_bytes(b"nothing")
     with pytest.raises(eb.LoadError, match=r"no checkpoint of this module .*delete it"):
         eb.fit(module, labelled(net), QUICK, checkpoint=path)
+
+
+def test_accuracy_counts_the_answers_in_passing(net: eb.Model, module):
+    x, y = labelled(net)
+    right = eb.fit(module, (x, (y + 1) % 5), replace(QUICK, epochs=8, rate=0.1)).epochs
+    assert 0 <= right[0].accuracy < right[-1].accuracy <= 1
+    assert eb.fit(module, x, replace(QUICK, epochs=1), teacher=net).epochs[0].accuracy is None
+
+
+def test_a_bar_shows_loss_accuracy_and_quality(net: eb.Model, module, monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("eightbit.train.progress.Console", lambda stderr: terminal)
+    eb.fit(module, labelled(net), replace(QUICK, epochs=2), evaluate=lambda m: 0.25, progress=True)
+    assert re.search(
+        r"epoch 2: loss 0\.\d+, accuracy [01]\.\d+, quality 0\.2500 .*8/8", terminal.file.getvalue()
+    )
+
+
+def test_no_terminal_no_bar_and_a_function_is_told_the_steps(net: eb.Model, module, capsys):
+    seen = []
+    eb.fit(module, labelled(net), replace(QUICK, epochs=1), progress=True)
+    eb.fit(
+        module,
+        labelled(net),
+        replace(QUICK, epochs=2),
+        progress=lambda stage, done: seen.append((stage, done)),
+    )
+    assert seen == [("train", i) for i in range(1, 9)]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(eb.QuantizationError, match="progress is 'yes'"):
+        eb.fit(module, labelled(net), QUICK, progress="yes")
+
+
+@pytest.mark.parametrize("kind", ["trainable", "plain"])
+def test_data_follow_the_module_to_its_device(net: eb.Model, module, kind: str):
+    """On "meta" every tensor but data must be, or PyTorch refuses: a loss there has used nothing left behind."""
+    student = (module if kind == "trainable" else classifier(2)).to("meta")
+    x, y = labelled(net)
+    loop = _Loop(student, (x, y), QUICK, classifier(8), None)
+    inputs, labels = next(loop.data.epoch(0))
+    outputs = student.train()(*(t.to("meta") for t in inputs))
+    assert outputs.device.type == "meta"
+    assert loop.teacher(inputs, outputs.device).device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):  # the first number that is looked at
+        loop._loss(inputs, labels)
 
 
 @pytest.mark.parametrize(

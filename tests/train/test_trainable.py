@@ -111,6 +111,29 @@ def test_models_without_calibrated_codes_are_refused(net: eb.Model):
         eb.trainable(q)
 
 
+def test_modules_without_a_gradient_are_all_named():
+    class Running(torch.nn.Module):
+        def forward(self, x):
+            return torch.cumsum(x, 1)
+
+    linear = torch.nn.Linear
+    block = torch.nn.Sequential(Running(), linear(6, 6), torch.nn.CELU())
+    net = torch.nn.Sequential(linear(6, 6), block, linear(6, 3))
+    q = eb.quantize(net, normal(32, 6), eb.Recipe(overrides={"op:Celu": eb.FLOAT}))
+    wanted = r"no gradient here: CumSum in '1\.0' \(node '1\.0\.cumsum'\), Celu in '1\.2'; train a model"
+    with pytest.raises(eb.QuantizationError, match=wanted):
+        eb.trainable(q)
+
+
+def test_rows_of_a_table_are_those_of_the_engines():
+    body = "agraph (int64[N,T] ids) => (float[N,T,4] y) { e = Gather(table, ids) y = MatMul(e, w) }"
+    model = eb.load(graph(body, table=normal(500, 16), w=normal(16, 4, seed=1)))
+    ids = np.random.default_rng(0).integers(-500, 500, (32, 5))
+    q = eb.quantize(model, ids, eb.Recipe.plain())
+    assert any(type(op).__name__ == "Embedding" for op in q.program.ops)
+    assert_same_codes(eb.trainable(q), q, ids)
+
+
 def test_a_model_from_a_file_has_no_recipe(net: eb.Model, tmp_path):
     q = eb.quantize(net, images(8), eb.Recipe.plain())
     with pytest.raises(eb.QuantizationError, match="lost its recipe"):

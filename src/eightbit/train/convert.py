@@ -12,18 +12,37 @@ from dataclasses import replace
 import numpy as np
 
 from eightbit.errors import QuantizationError
-from eightbit.integer.program import Program
+from eightbit.integer.program import FloatIsland, Op, Program
 from eightbit.model import QuantizedModel, Report
+from eightbit.train.forward import KERNELS
+from eightbit.train.islands import unknown
 from eightbit.train.plan import Plan, Values, learned_params, plan, write
 
 
 def planned(q: QuantizedModel) -> tuple[Plan, Report]:
-    """What can be learned of `q`, and its report. Raises QuantizationError, also for a model from a file."""
+    """What can be learned of `q`, and its report.
+
+    Raises QuantizationError for a model from a file, one without layers on calibrated codes, and for nodes that have no
+    gradient here, all of which it names.
+    """
     if q.report is None:
         raise QuantizationError(
             "a model that was opened from a file has lost its recipe; train what quantize returned"
         )
-    return plan(q.ir, q.program, q.report.recipe), q.report
+    found = plan(q.ir, q.program, q.report.recipe)
+    missing = [text for op in q.program.ops for text in _without_gradient(op)]
+    if missing:
+        raise QuantizationError(
+            f"these have no gradient here: {', '.join(missing)}; train a model that ends before, or in "
+            "which others take their place"
+        )
+    return found, q.report
+
+
+def _without_gradient(op: Op) -> list[str]:
+    if isinstance(op, FloatIsland):
+        return unknown(op)
+    return [] if type(op) in KERNELS else [f"{type(op).__name__} in {op.name!r}"]
 
 
 def converted(plan: Plan, report: Report, values: Values) -> QuantizedModel:

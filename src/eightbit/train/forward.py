@@ -133,13 +133,8 @@ class Forward:
             if isinstance(op, p.FloatIsland):
                 values.update(run_island(op, dict(zip(op.inputs, inputs, strict=True)), self.ops))
             else:
-                kernel = KERNELS.get(type(op))
-                if kernel is None:
-                    raise QuantizationError(
-                        f"node {op.name!r} ({type(op).__name__}) cannot be trained; leave it in float with "
-                        f"overrides={{{op.name!r}: FLOAT}}, or train a model without it"
-                    )
-                values[op.outputs[0]] = self._as_run(op, kernel(self, op, *inputs), inputs)
+                made = KERNELS[type(op)](self, op, *inputs)
+                values[op.outputs[0]] = self._as_run(op, made, inputs)
             for name in op.inputs:
                 if last[name] == i and not keep and name not in program.outputs:
                     values.pop(name, None)
@@ -226,6 +221,12 @@ def _softmax(run: Forward, op: p.Softmax, x: Tensor) -> Tensor:
     units = np.floor(np.float32(1) / run.plan.start[run.grid(op.outputs[0]).scale])
     s_x = run.scale(run.grid(op.inputs[0]).scale)
     return run.on_grid(run.ops.softmax(x * s_x, op.axis) * float(units), op.outputs[0])
+
+
+def _embedding(run: Forward, op: p.Embedding, ids: Tensor) -> Tensor:
+    """Rows of a table that is not learned; ids below zero count from the end."""
+    table = run.ops.constant(op.table.astype(np.float32) * op.scale[:, None])
+    return run.ops.picked(table, run.ops.chosen(ids < 0, ids + len(op.table), ids))
 
 
 def _concat(run: Forward, op: p.Concat, *parts: Tensor) -> Tensor:
@@ -335,6 +336,7 @@ KERNELS: dict[type[p.Op], Callable[..., Tensor]] = {
     p.GlobalAveragePool: _global_average_pool,
     p.Softmax: _softmax,
     p.Lookup: _lookup,
+    p.Embedding: _embedding,
     p.Concat: _concat,
     p.Reshape: _reshape,
     p.ReshapeTo: _reshape_to,

@@ -19,9 +19,10 @@ from eightbit.data.samples import Samples
 from eightbit.errors import QuantizationError
 from eightbit.model import Model, QuantizedModel
 from eightbit.quant.observe.calibrate import Progress
-from eightbit.train.fit import Training, fit
+from eightbit.train.fit import fit
 from eightbit.train.refinement import Refinement
 from eightbit.train.torch_module import Trainable
+from eightbit.train.training import Training
 
 AVERAGE = 0.9
 """Of the learned numbers, over some ten steps: what a single batch says of a code is mostly chance."""

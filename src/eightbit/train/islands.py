@@ -7,6 +7,7 @@ that is not in the table is an error with its name: the layers before it could n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -31,22 +32,28 @@ def _model(data: bytes) -> onnx.ModelProto:
 
 
 def run_island(op: p.FloatIsland, inputs: Mapping[str, Tensor], ops: Ops) -> dict[str, Tensor]:
-    """The outputs of an island by name. Raises QuantizationError for a node without a gradient here."""
+    """The outputs of an island without nodes that `unknown` lists, by name."""
     graph = _model(op.model).graph
     values: dict[str, Value] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     values.update(inputs)
     for node in graph.node:
-        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if rule is None:
-            raise QuantizationError(
-                f"node {node.name!r} ({node.op_type}) is left in float and has no gradient here; train a model without "
-                "it, or cut the model behind it"
-            )
         given = [values[name] if name else None for name in node.input]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        made = rule(ops, attributes, *given)
+        made = RULES[node.op_type](ops, attributes, *given)
         values.update(zip(node.output, made if isinstance(made, list) else [made], strict=False))
     return {info.name: _tensor(ops, values[info.name]) for info in graph.output}
+
+
+def unknown(op: p.FloatIsland) -> list[str]:
+    """The nodes of an island that have no gradient here, each with the path of its module or layer."""
+    nodes = _model(op.model).graph.node
+    return [_at(n) for n in nodes if n.op_type not in RULES or n.domain not in ("", "ai.onnx")]
+
+
+def _at(node: onnx.NodeProto) -> str:
+    """What a node is, and where: names that `load` gives are the module's path, and the op where it has several."""
+    module = re.sub(rf"\.{node.op_type.lower()}(_\d+)?$", "", node.name)
+    return f"{node.op_type} in {module!r}" + ("" if module == node.name else f" (node {node.name!r})")
 
 
 def _tensor(ops: Ops, value: Value) -> Tensor:

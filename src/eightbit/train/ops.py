@@ -74,7 +74,7 @@ class Ops(Protocol):
         """Softmax along an axis."""
 
     def picked(self, table: Tensor, index: Tensor) -> Tensor:
-        """`table[index]` for a float tensor `index` of integers."""
+        """`table[index]` for a tensor `index` of integers, which may be floats."""
 
     def unary(self, name: str, x: Tensor) -> Tensor:
         """The ONNX op of this name (`islands.UNARY`), element by element."""
