@@ -16,6 +16,7 @@ PUBLIC = [
     "prune",
     "Magnitude",
     "Reconstruction",
+    "Sparsity",
     "Recipe",
     "Weights",
     "Activations",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from eightbit.pruning.importance import Magnitude, Reconstruction
     from eightbit.pruning.prune import prune
+    from eightbit.pruning.sparsity import Sparsity
     from eightbit.quant.choose.recipe import (
         FLOAT,
         Activations,
@@ -63,6 +64,7 @@ _HOME = {
     "prune": "pruning.prune",
     "Magnitude": "pruning.importance",
     "Reconstruction": "pruning.importance",
+    "Sparsity": "pruning.sparsity",
     "Recipe": "quant.choose.recipe",
     "Weights": "quant.choose.recipe",
     "Activations": "quant.choose.recipe",

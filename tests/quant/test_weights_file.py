@@ -141,7 +141,7 @@ FAULTS = {
     "a key gone": (lambda m, t: m["layers"][0].pop("shape"), "holds no map of quantized weights"),
     "no list": (lambda m, t: m.update(layers=7), "holds no map of quantized weights"),
     "a list of numbers": (lambda m, t: m.update(layers=[7]), "holds no map of quantized weights"),
-    "a later format": (lambda m, t: m.update(format=9), "of format 9; this version reads 1"),
+    "a later format": (lambda m, t: m.update(format=9), "of format 9; this version reads 1 and 2"),
 }
 
 

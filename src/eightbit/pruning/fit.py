@@ -19,10 +19,14 @@ from eightbit.graph.forms import LAYERS
 from eightbit.graph.model import attribute, constant, input_at, set_constant
 from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.encode.seen import Seen
+from eightbit.quant.methods.rounding import pruned_rows
 from eightbit.quant.observe.layout import Layout
 
 PULL = 0.01
 """a, as a multiple of the mean diagonal of H."""
+STILL = 1e-3
+"""Part of a group's energy below which its input is constant: what then is left of H is the rounding of float32. Its
+weights stay, and the bias takes up the mean."""
 
 
 def fits(node: ir.Node) -> bool:
@@ -41,8 +45,18 @@ def fits(node: ir.Node) -> bool:
     return input_at(node, 2) is None or (bias is not None and bias.shape == (channels,))
 
 
-def refit(node: ir.Node, copy: ir.Node, seen: Seen, kept: NDArray[np.bool_] | None) -> None:
-    """Put the weights and bias of equation (1) into `copy`; a bias is added where the layer reads fewer channels."""
+def refit(
+    node: ir.Node,
+    copy: ir.Node,
+    seen: Seen,
+    kept: NDArray[np.bool_] | None = None,
+    zeros: NDArray[np.bool_] | None = None,
+) -> None:
+    """Put the weights and bias of equation (1) into `copy`; a bias is added where the layer reads fewer channels.
+
+    `kept` (n,) says which of the channels that the layer sums over are left, `zeros`, in the shape of its weight, which
+    weights are zero: the others make up for those in one sweep (`rounding.pruned_rows`).
+    """
     weight, layout = constant(node.inputs[1]), Layout.of(node)
     assert weight is not None
     rows = layout.rows(weight.astype(np.float64))
@@ -53,10 +67,15 @@ def refit(node: ir.Node, copy: ir.Node, seen: Seen, kept: NDArray[np.bool_] | No
     hessian, cross = (seen.moments.centred, seen.centred) if free else (seen.moments.hessian, seen.cross)
     h = hessian[:, columns[:, None], columns]
     energy = np.einsum("gkk->g", h)[:, None, None]
+    still = energy <= STILL * np.einsum("gkk->g", seen.moments.hessian)[:, None, None]
+    h, cross, energy = np.where(still, 0.0, h), np.where(still, 0.0, cross), np.where(still, 0.0, energy)
     pull = np.where(energy > 0, PULL * energy / len(columns), 1.0) * np.eye(len(columns))
     target = rows @ cross[:, :, columns] + rows[:, :, columns] @ pull
     moved = np.zeros_like(rows)
     moved[:, :, columns] = np.linalg.solve(h + pull, target.transpose(0, 2, 1)).transpose(0, 2, 1)
+    if zeros is not None:
+        gone = layout.rows(zeros)[:, :, columns]
+        moved[:, :, columns] = pruned_rows(moved[:, :, columns], gone, h + pull)
     set_constant(copy, 1, layout.weight(moved, weight.shape).astype(np.float32))
     if free:
         bias = constant(input_at(node, 2))

@@ -1,8 +1,8 @@
-"""Less of a model, without training: channels that are really removed.
+"""Less of a model, without training: channels that are really removed, weights that become zero.
 
 `eightbit.prune` follows the channels of every layer through the graph (`follow`), ranks them (`importance`), chooses
 what goes by a budget of multiplications (`select`), lets the layers behind make up for it (`compensate`) and cuts
-(`cut`).
+(`cut`). Zeros are chosen one by one (`zeros`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
-from eightbit.errors import CalibrationError
+from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.model import Model, with_data
 from eightbit.pruning.channels import channels
 from eightbit.pruning.compensate import compensated
@@ -19,6 +19,8 @@ from eightbit.pruning.cut import cut
 from eightbit.pruning.importance import Importance, Magnitude, Reconstruction
 from eightbit.pruning.macs import sample_shapes
 from eightbit.pruning.select import select
+from eightbit.pruning.sparsity import Sparsity
+from eightbit.pruning.zeros import with_zeros
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.values.fields import Above, AtLeast, Between, argument
 
@@ -27,40 +29,66 @@ def prune(
     model: Any,
     data: Any = None,
     *,
-    macs: float,
+    macs: float | None = None,
+    sparsity: Sparsity | float | None = None,
+    pattern: str | None = None,
     importance: Importance | None = None,
     multiple: int = 1,
     floor: float = 0.1,
     compensate: bool | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """A float model with fewer channels: at most the share `macs` of its multiplications for one sample is left.
+    """A float model with fewer channels, with weights that are zero, or both. Nothing is trained.
 
     `model` is what `load` returns or accepts, `data` inputs as `quantize` takes them; a few hundred samples without
-    labels do. Channels that only make sense together go together: those of a residual stage, a depthwise convolution,
-    every group of a grouped one, the hidden units of a transformer's feed-forward layers, whole heads of attention.
-    Outputs of the model keep theirs. `importance` ranks them: `Reconstruction()` by what the outputs lose on the data
-    (the default with data), `Magnitude()` by weights (the default without). A group that loses channels keeps a number
-    that `multiple` divides, and at least the share `floor`. With `compensate` (the default with data) the weights and
-    biases of all layers are fitted anew, so that they give on the data what they gave.
+    labels do. With `compensate` (the default with data) the weights and biases of all layers are fitted anew, so that
+    they give on the data what they gave.
+
+    `macs`: at most this share of the multiplications for one sample is left. Channels that only make sense together go
+    together: those of a residual stage, a depthwise convolution, every group of a grouped one, the hidden units of a
+    transformer's feed-forward layers, whole heads of attention. Outputs of the model keep theirs. `importance` ranks
+    them: `Reconstruction()` by what the outputs lose on the data (the default with data), `Magnitude()` by weights (the
+    default without). A group that loses channels keeps a number that `multiple` divides, and no less than the share
+    `floor`.
+
+    `sparsity` is the share of zero weights, or a `Sparsity`; `pattern="2:4"` keeps two of every four weights along the
+    input channels. Shapes stay, and so does the time on dense kernels; the file of `save_weights` shrinks. The zeros
+    stay zero codes however `quantize` rounds, and in training.
 
     Raises QuantizationError where nothing can be removed or the budget cannot be met, naming the layers and what holds
     them; CalibrationError for data that do not fit, or where they are needed and missing; LoadError.
     """
-    share = argument("macs", macs, Annotated[float, Above(0, 1)])
+    share = argument("macs", macs, Annotated[float, Above(0, 1)] | None)
+    zeros = _sparsity(sparsity, pattern)
     least = argument("floor", floor, Annotated[float, Between(0, 1)])
     step = argument("multiple", multiple, Annotated[int, AtLeast(1)])
-    chosen = argument("importance", importance, Importance | None) or (
-        Magnitude() if data is None else Reconstruction()
-    )
+    chosen = argument("importance", importance, Importance | None)
     fit = argument("compensate", compensate, bool | None)
+    if share is None and zeros is None:
+        raise QuantizationError('say what shall go: macs=0.5, sparsity=0.9 or pattern="2:4"')
     model, data = with_data(model, data)
+    graph = model.ir
     if fit and data is None:
         raise CalibrationError("compensate=True needs data: weights are fitted to what layers give on them")
-    graph = model.ir
+    fit = data is not None if fit is None else fit
     data = None if data is None else replayable(data, specs(graph))
-    found = channels(graph, sample_shapes(graph, data))
-    keep = select(found, chosen.scores(found, data, progress), share, multiple=step, floor=least)
-    if fit or (fit is None and data is not None):
-        graph = compensated(found, keep, data, progress=progress)
-    return Model(cut(graph, found, keep))
+    if share is not None:
+        found = channels(graph, sample_shapes(graph, data))
+        scores = (chosen or (Magnitude() if data is None else Reconstruction())).scores(found, data, progress)
+        keep = select(found, scores, share, multiple=step, floor=least)
+        fitted = compensated(found, keep, data, progress=progress) if fit else graph
+        graph = cut(fitted, found, keep)
+    if zeros is not None:
+        graph = with_zeros(graph, zeros, data, compensate=fit, progress=progress)
+    return Model(graph)
+
+
+def _sparsity(sparsity: Sparsity | float | None, pattern: str | None) -> Sparsity | None:
+    """What `sparsity` and `pattern` say together."""
+    given = argument("sparsity", sparsity, Sparsity | Annotated[float, Between(0, 0.999)] | None)
+    text = argument("pattern", pattern, str | None)
+    if given is not None and text is not None:
+        raise QuantizationError(f"sparsity={sparsity!r} and pattern={pattern!r}: give one of them")
+    if text is not None:
+        return Sparsity(pattern=text)
+    return given if given is None or isinstance(given, Sparsity) else Sparsity(given)

@@ -20,6 +20,7 @@ from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.rescale.channels import channel_peaks
 from eightbit.graph.rescale.equalize import elastic_groups, equalize
 from eightbit.graph.rescale.smooth import smooth, smooth_sites
+from eightbit.graph.sparse import mark_sparse, sparse_layers
 from eightbit.quant.choose.capable import Capable, capable
 from eightbit.quant.choose.chosen import chosen, layers_of
 from eightbit.quant.choose.masks import around_masks, watched
@@ -80,6 +81,7 @@ def stage(
     recipe that looks at no data. Raises CalibrationError for data that do not fit, QuantizationError for a graph with
     nothing to quantize.
     """
+    mark_sparse(model, sparse_layers(model))
     can = capable(model)
     layers = layers_of(can, recipe)
     looks = always_moments or (recipe.needs_moments and not recipe.sequential)

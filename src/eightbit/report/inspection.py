@@ -28,6 +28,7 @@ from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.program import DynamicGemm
 from eightbit.model import QuantizedModel, in_float
 from eightbit.model import open as open_quantized
+from eightbit.quant.write.weights_file import encoded_layers, is_sparse, weights_bytes
 from eightbit.report.table import Table, shape_text
 from eightbit.values.fields import check
 
@@ -41,7 +42,7 @@ class TensorRow:
     """One tensor of codes: `scale` is one number or, for `channels` > 1, the smallest and the largest.
 
     `name` is the float tensor's; `op` computes it ("input" and "constant" are not computed); `shape` has None for a
-    free dimension; `bits` is the width of a code in the file.
+    free dimension; `bits` is the width of a code in the file. `zeros` is the share of zero codes in a constant.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TensorRow:
     channels: int
     scale: tuple[float, float]
     zero_point: int
+    zeros: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,17 @@ class FloatNode:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The inventory of a quantized graph; `bytes` by kind adds up to the file's size."""
+    """The inventory of a quantized graph; `bytes` by kind adds up to the file's size.
+
+    `sparse_bytes` is the size of the file of `save_weights` where that leaves zeros out, else None.
+    """
 
     tensors: tuple[TensorRow, ...]
     ops: Mapping[str, int]
     bytes: Mapping[str, int]
     islands: tuple[FloatNode, ...]
     warnings: tuple[str, ...]
+    sparse_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check(self, EngineError)
@@ -83,18 +89,25 @@ class Inspection:
 
     def tables(self) -> tuple[Table, ...]:
         """The inventory as tables: tensors, operations, bytes, float nodes."""
+        pruned = self.sparse_bytes is not None
         columns = ("tensor", "kind", "from", "dtype", "shape", "scale>", "zero point>")
         rows = tuple(
             (t.name, t.kind, t.op, t.dtype, shape_text(t.shape), _scale_text(t), str(t.zero_point))
+            + (("" if t.zeros is None else f"{t.zeros:.0%}",) if pruned else ())
             for t in self.tensors
         )
         total = sum(self.bytes.values())
         sizes = tuple((k, f"{v:,}", f"{v / total:.1%}") for k, v in (*self.bytes.items(), ("file", total)))
         counts = tuple((op, str(n)) for op, n in self.ops.items())
         found = [
-            Table(f"Tensors of codes: {len(rows)}", columns, rows),
+            Table(f"Tensors of codes: {len(rows)}", (*columns, *(("zeros>",) if pruned else ())), rows),
             Table(f"Operations: {sum(self.ops.values())}", ("op", "nodes>"), counts),
-            Table("Bytes", ("kind", "bytes>", "share>"), sizes),
+            Table(
+                "Bytes",
+                ("kind", "bytes>", "share>"),
+                sizes,
+                f"save_weights leaves zeros out: {self.sparse_bytes:,} bytes in all" if pruned else "",
+            ),
         ]
         if self.islands:
             found.append(
@@ -134,7 +147,15 @@ def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] |
         _bytes(model.ir),
         islands,
         tuple(_warnings(model.ir, tensors, islands, saturating)),
+        _sparse_bytes(model.ir),
     )
+
+
+def _sparse_bytes(model: ir.Model) -> int | None:
+    """The size of the file of weights, where it leaves zeros out."""
+    if any(is_sparse(layer.weight) for _, layer in encoded_layers(model).values()):
+        return len(weights_bytes(model))
+    return None
 
 
 def float_nodes(q: QuantizedModel) -> tuple[FloatNode, ...]:
@@ -190,6 +211,7 @@ def _table_row(table: CodeTable) -> TensorRow:
         channels=len(table.scale),
         scale=(float(table.scale.min()), float(table.scale.max())),
         zero_point=0,
+        zeros=_zeros(table.codes),
     )
 
 
@@ -204,6 +226,7 @@ def _dynamic_row(op: DynamicGemm, weight: ir.Value) -> TensorRow:
         channels=1 if (op.weight_scale == op.weight_scale[0]).all() else len(op.weight_scale),
         scale=(float(op.weight_scale.min()), float(op.weight_scale.max())),
         zero_point=0,
+        zeros=_zeros(op.weight),
     )
 
 
@@ -234,7 +257,12 @@ def _row(node: ir.Node, value: ir.Value, source: ir.Value | None) -> TensorRow:
         channels=1 if scale is None else int(scale.size),
         scale=limits,
         zero_point=0 if zero_point is None else int(zero_point.ravel()[0]),
+        zeros=None if array is None else _zeros(array),
     )
+
+
+def _zeros(codes: np.ndarray) -> float | None:
+    return float(np.mean(codes == 0)) if codes.size else None
 
 
 def _bytes(model: ir.Model) -> dict[str, int]:

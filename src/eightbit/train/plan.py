@@ -24,6 +24,7 @@ from eightbit.arith.affine import IntType, QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.coded import code_tensors
 from eightbit.graph.model import attribute, constant, input_at, is_op, set_constant
+from eightbit.graph.sparse import sparse_layers
 from eightbit.integer import program as p
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.weights import bias_codes
@@ -90,6 +91,7 @@ def plan(graph: ir.Model, program: p.Program, recipe: Recipe) -> Plan:
     units: dict[str, Array] = {}
     grids: dict[str, Grid] = {}
     fixed: set[str] = set()
+    sparse = sparse_layers(graph)
     scale_of = _scale_names(graph, program)
     for name, info in program.tensors.items():
         key = f"scale:{scale_of[name]}"
@@ -101,6 +103,9 @@ def plan(graph: ir.Model, program: p.Program, recipe: Recipe) -> Plan:
     for op in program.ops:
         if isinstance(op, LAYERS):
             layers[op.name] = _layer(op, nodes[op.name], recipe, (start, units), program)
+            if op.name in sparse:  # zeros of a pruned layer stay
+                key = layers[op.name].weight
+                units[key] = np.where(op.weight == 0, np.float32(0), units[key])
         fixed |= {grids[name].scale for name in _unlearned(op) if name in grids}
     fixed |= {grids[name].scale for name in program.constants if name in grids}
     if not layers:

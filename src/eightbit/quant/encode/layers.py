@@ -18,6 +18,7 @@ from eightbit.arith.affine import QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant
 from eightbit.graph.sharing import tied
+from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
@@ -39,7 +40,7 @@ def encode_layers(
     """The codes of each layer; `known` holds those made before, and is given the new ones."""
     encoded = {}
     known = {} if known is None else known
-    wanted = set(placement.layers)
+    wanted, sparse = set(placement.layers), sparse_layers(model)
     nodes = [node for node in model.graph if node.name in wanted]
     ties = _ties(nodes, recipe)
     for node in nodes:
@@ -71,6 +72,7 @@ def encode_layers(
                     recipe=replace(own, bias_correction=correct),
                     moments=moments.get(name),
                     together=_together([moments[other] for other in ties[name] if other in moments]),
+                    zeros=kept_zeros(weight, node, sparse),
                 )
         except QuantizationError as cause:
             raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause

@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant, input_at, set_constant
+from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.encode.seen import Seen, seen_inputs
 from eightbit.quant.encode.walk import KEPT, Walk
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
+from eightbit.quant.methods.rounding import pruned_rows
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 
@@ -52,12 +54,13 @@ def sequential_layers(
     nodes, copies = ({str(node.name): node for node in graph.graph} for graph in (model, work))
     walk = Walk(model, work, layers, data, keep=KEPT)
     encoded: dict[str, EncodedLayer] = {}
+    sparse = sparse_layers(model)
     for wave, names in enumerate(walk.waves):
         seen = seen_inputs([nodes[name] for name in names], walk.inputs(wave))
         for name in names:
             try:
                 own = recipe.for_layer(name, nodes[name].op_type)
-                encoded[name] = _encoded(nodes[name], seen[name], own)
+                encoded[name] = _encoded(nodes[name], seen[name], own, sparse)
             except QuantizationError as cause:
                 raise QuantizationError(f"node {name!r} ({nodes[name].op_type}): {cause}") from cause
             _replace(copies[name], encoded[name])
@@ -66,17 +69,19 @@ def sequential_layers(
     return encoded
 
 
-def _encoded(node: ir.Node, seen: Seen, recipe: Recipe) -> EncodedLayer:
+def _encoded(node: ir.Node, seen: Seen, recipe: Recipe, sparse: frozenset[str]) -> EncodedLayer:
     """The codes of a layer. Raises QuantizationError."""
     weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
     assert weight is not None
     target, layout = weight.astype(np.float32), Layout.of(node)
     bias = None if bias is None else bias.astype(np.float32).reshape(-1)
-    takes_bias = node.op_type in TAKES_BIAS
+    takes_bias, zeros = node.op_type in TAKES_BIAS, kept_zeros(weight, node, sparse)
     if takes_bias:
         rows = layout.rows(target).astype(np.float64)
         enough = seen.moments.count >= ENOUGH * rows.shape[2]
         moved = _moved(rows, seen.moments.centred, seen.centred) if enough else rows
+        if enough and zeros is not None:
+            moved = pruned_rows(moved, layout.rows(zeros), seen.moments.centred)
         target = layout.weight(moved, weight.shape).astype(np.float32)
         shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", moved, seen.moments.mean)
         bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
@@ -88,6 +93,7 @@ def _encoded(node: ir.Node, seen: Seen, recipe: Recipe) -> EncodedLayer:
         recipe=recipe if takes_bias else replace(recipe, bias_correction=False),
         moments=seen.moments,
         parts=SCALES,
+        zeros=zeros,
     )
 
 

@@ -63,14 +63,16 @@ def encode_layer(
     moments: Moments | None = None,
     together: Moments | None = None,
     parts: Sequence[float] = (1.0,),
+    zeros: NDArray[np.bool_] | None = None,
 ) -> EncodedLayer:
     """Quantize a layer whose input has scale `input_scale`, or None where the input stays in float.
 
     `layout` says where the output channels and groups lie in `weight`; `moments` (of the layer's input) are needed
     by rounding that looks at data and by bias correction; rounding looks at `together` instead, the moments of all
     layers that share the weight, where it is given. Of the `parts` of its scale each row takes the one with the
-    least error of the output, if there are moments. A scale is widened where the bias would not fit its int32
-    code. Raises QuantizationError for a bias of another length than the channels.
+    least error of the output, if there are moments. Codes are 0 where `zeros`, in the shape of `weight`, is True. A
+    scale is widened where the bias would not fit its int32 code. Raises QuantizationError for a bias of another length
+    than the channels.
     """
     channels = weight.shape[layout.axis]
     if bias is not None and bias.shape != (channels,):
@@ -84,7 +86,9 @@ def encode_layer(
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
     hessian = _counted(recipe, moments if together is None else together)
-    scale, codes = _rounded(rows, scale, recipe.weights, hessian, parts if hessian is not None else (1.0,))
+    gone = None if zeros is None else layout.rows(zeros)
+    tried = parts if hessian is not None else (1.0,)
+    scale, codes = _rounded(rows, scale, recipe.weights, hessian, tried, gone)
     if recipe.bias_correction and moments is not None:
         limits = (
             np.inf if input_scale is None else BIAS_LIMIT * np.float64(input_scale) * scale.astype(np.float64)
@@ -109,6 +113,7 @@ def _rounded(
     choice: Weights,
     hessian: NDArray[np.float64] | None,
     parts: Sequence[float],
+    zeros: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], Codes]:
     """Scales and codes of `rows`, each row with the part of its scale that errs least."""
     rounding = choice.rounding or Nearest()
@@ -116,13 +121,14 @@ def _rounded(
     tried = [(scale * np.float32(part)).astype(np.float32) for part in parts]
     steps = [steps_of(each, group, rows.shape) for each in tried]
     if len(tried) == 1 or hessian is None:
-        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian)
+        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian, zeros)
     # The rows once for each part, one below the other: rounding looks at the moments only once.
     groups, channels, inputs = rows.shape
     many = np.tile(rows, (1, len(tried), 1))
     width = steps[0].shape[-1] if steps[0].ndim else 1
     below = np.concatenate([np.broadcast_to(each, (groups, channels, width)) for each in steps], axis=1)
-    codes = rounding.codes(many, below, choice.itype, hessian)
+    gone = None if zeros is None else np.tile(zeros, (1, len(tried), 1))
+    codes = rounding.codes(many, below, choice.itype, hessian, gone)
     errors = row_errors(many, codes, below, hessian).reshape(groups, len(tried), channels)
     if scale.ndim == 0:
         errors = np.broadcast_to(errors.sum(axis=(0, 2))[:, None], errors.shape)

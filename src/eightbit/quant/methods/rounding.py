@@ -8,6 +8,7 @@ weights can make up for one another. Chapter 4 derives both methods.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ from eightbit.errors import QuantizationError
 from eightbit.values.fields import Above, AtLeast, check
 
 Codes = NDArray[np.int32]
+Zeros = NDArray[np.bool_]
+"""Where weights were pruned, (G, C, K): their codes are 0, whatever the weights and data say."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class Nearest:
         scale: NDArray[np.float32],
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
+        zeros: Zeros | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them; `hessian` is not looked at."""
-        return np.clip(np.rint(rows / scale), itype.qmin, itype.qmax).astype(np.int32)
+        codes = np.clip(np.rint(rows / scale), itype.qmin, itype.qmax).astype(np.int32)
+        return codes if zeros is None else np.where(zeros, np.int32(0), codes)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class GPTQ:
         scale: NDArray[np.float32],
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
+        zeros: Zeros | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
@@ -68,53 +74,95 @@ class GPTQ:
         if (
             len(seen) < inputs
         ):  # the others are always zero, as under padding: they matter to nothing, any code will do
-            result = Nearest().codes(rows, scale, itype)
+            result = Nearest().codes(rows, scale, itype, None, zeros)
             if len(seen):
                 kept = replace(self, damping=self.damping * len(seen) / inputs)  # of the mean over all inputs
                 steps = scale[..., seen] if _width(scale) == inputs else scale
                 part = hessian[:, seen[:, None], seen]
-                result[..., seen] = kept.codes(rows[..., seen], steps, itype, part)
+                left = None if zeros is None else zeros[..., seen]
+                result[..., seen] = kept.codes(rows[..., seen], steps, itype, part, left)
             return result
         order = np.argsort(-energy, axis=1, kind="stable")
-        factor = self._factor(hessian, order)
-
-        def turned(x: NDArray[Any]) -> NDArray[np.float64]:
-            """(K, G, C), inputs in their order: all rows of an input lie side by side."""
-            moved = np.take_along_axis(x, order[:, None, :], axis=2) if x.shape[2] == inputs else x
-            return np.ascontiguousarray(moved.transpose(2, 0, 1), dtype=np.float64)
-
-        steps = np.broadcast_to(
-            turned(np.broadcast_to(scale, (*rows.shape[:2], _width(scale)))), (inputs, groups, channels)
-        )
-        left = turned(rows)
+        width = np.broadcast_to(scale, (*rows.shape[:2], _width(scale)))
+        steps = np.broadcast_to(_turned(width, order), (inputs, groups, channels))
+        gone = None if zeros is None else _turned(zeros, order, bool)
         codes = np.empty((inputs, groups, channels), np.int32)
-        for start in range(0, inputs, self.block):
-            stop = min(start + self.block, inputs)
-            errors = np.empty((stop - start, groups, channels))
-            for k in range(start, stop):
-                codes[k] = np.clip(np.rint(left[k] / steps[k]), itype.qmin, itype.qmax)
-                error = errors[k - start]
-                error[:] = (left[k] - codes[k] * steps[k]) / factor[:, k, k, None]
-                left[k + 1 : stop] -= error * factor[:, k, k + 1 : stop, None].transpose(1, 0, 2)
-            left[stop:] -= (
-                factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors.transpose(1, 0, 2)
-            ).transpose(1, 0, 2)
+
+        def choose(k: int, left: NDArray[np.float64]) -> NDArray[np.float64]:
+            codes[k] = np.clip(np.rint(left / steps[k]), itype.qmin, itype.qmax)
+            if gone is not None:
+                codes[k][gone[k]] = 0
+            return np.asarray(codes[k] * steps[k])
+
+        _sweep(rows, _factor(hessian, order, self.damping), order, self.block, choose)
         result = np.empty((groups, channels, inputs), np.int32)
         np.put_along_axis(
             result, np.broadcast_to(order[:, None, :], result.shape), codes.transpose(1, 2, 0), axis=2
         )
         return result
 
-    def _factor(self, hessian: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.floating]:
-        """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
-        ordered = np.stack([h[np.ix_(o, o)] for h, o in zip(hessian, order, strict=True)])
-        diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
-        dead = diagonal == 0
-        diagonal += self.damping * diagonal.mean(axis=1, keepdims=True)
-        diagonal[dead] = np.maximum(diagonal, 1.0)[dead]  # an input that is always zero: any code will do
-        # H = R Rᵀ with R upper triangular (the Cholesky factor read backwards), so H⁻¹ = R⁻ᵀ R⁻¹ and U = R⁻¹.
-        lower = np.linalg.cholesky(ordered[:, ::-1, ::-1])
-        return _upper_inverse(lower[:, ::-1, ::-1])
+
+def _turned(x: NDArray[Any], order: NDArray[np.int64], dtype: Any = np.float64) -> NDArray[Any]:
+    """(K, G, C) of an array (G, C, K), inputs in their order: all rows of an input lie side by side."""
+    moved = np.take_along_axis(x, order[:, None, :], axis=2) if x.shape[2] == order.shape[1] else x
+    return np.ascontiguousarray(moved.transpose(2, 0, 1), dtype=dtype)
+
+
+def _sweep(
+    rows: NDArray[Any],
+    factor: NDArray[np.floating],
+    order: NDArray[np.int64],
+    block: int,
+    choose: Callable[[int, NDArray[np.float64]], NDArray[np.float64]],
+) -> None:
+    """Let `choose` set each input's weights (G, C) in the given order, and the inputs behind make up for the errors."""
+    left, inputs = _turned(rows, order), rows.shape[2]
+    for start in range(0, inputs, block):
+        stop = min(start + block, inputs)
+        errors = np.empty((stop - start, *left.shape[1:]))
+        for k in range(start, stop):
+            chosen = choose(k, left[k])
+            error = errors[k - start]
+            error[:] = (left[k] - chosen) / factor[:, k, k, None]
+            left[k + 1 : stop] -= error * factor[:, k, k + 1 : stop, None].transpose(1, 0, 2)
+        left[stop:] -= (
+            factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors.transpose(1, 0, 2)
+        ).transpose(1, 0, 2)
+
+
+def pruned_rows(
+    rows: NDArray[Any], zeros: Zeros, hessian: NDArray[np.float64], *, damping: float = 0.01, block: int = 128
+) -> NDArray[np.float64]:
+    """Rows (G, C, K) with zeros where `zeros` says, whose other weights make up for it in one sweep over the inputs.
+
+    `hessian` (G, K, K) are the moments of what the rows multiply, `damping` and `block` as in `GPTQ`. Inputs that are
+    always zero keep their weights. Source: Frantar and Alistarh 2023, arXiv 2301.00774 (SparseGPT).
+    """
+    order = np.argsort(-np.einsum("gkk->gk", hessian), axis=1, kind="stable")
+    gone, found = _turned(zeros, order, bool), np.empty((rows.shape[2], *rows.shape[:2]))
+
+    def choose(k: int, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        found[k] = np.where(gone[k], 0.0, left)
+        return found[k]
+
+    _sweep(rows, _factor(hessian, order, damping), order, block, choose)
+    result = np.empty(rows.shape)
+    np.put_along_axis(
+        result, np.broadcast_to(order[:, None, :], rows.shape), found.transpose(1, 2, 0), axis=2
+    )
+    return result
+
+
+def _factor(hessian: NDArray[np.float64], order: NDArray[np.int64], damping: float) -> NDArray[np.floating]:
+    """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
+    ordered = np.stack([h[np.ix_(o, o)] for h, o in zip(hessian, order, strict=True)])
+    diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
+    dead = diagonal == 0
+    diagonal += damping * diagonal.mean(axis=1, keepdims=True)
+    diagonal[dead] = np.maximum(diagonal, 1.0)[dead]  # an input that is always zero: any code will do
+    # H = R Rᵀ with R upper triangular (the Cholesky factor read backwards), so H⁻¹ = R⁻ᵀ R⁻¹ and U = R⁻¹.
+    lower = np.linalg.cholesky(ordered[:, ::-1, ::-1])
+    return _upper_inverse(lower[:, ::-1, ::-1])
 
 
 def _upper_inverse(
@@ -156,6 +204,7 @@ class AdaRound:
         scale: NDArray[np.float32],
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
+        zeros: Zeros | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
@@ -172,6 +221,8 @@ class AdaRound:
             stretched = sigmoid * (_ZETA - _GAMMA) + _GAMMA
             up = np.clip(stretched, 0, 1)
             codes = np.clip(floor + up, itype.qmin, itype.qmax)
+            if zeros is not None:
+                codes[zeros] = 0
             gradient = (codes - units) @ h
             warm = t / self.iterations
             if warm > 0.2:
@@ -183,7 +234,8 @@ class AdaRound:
             square = 0.999 * square + 0.001 * gradient**2
             v -= self.rate * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
         upward = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
-        return np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
+        codes = np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
+        return codes if zeros is None else np.where(zeros, np.int32(0), codes)
 
 
 def _width(scale: NDArray[Any]) -> int:

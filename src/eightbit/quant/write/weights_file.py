@@ -1,9 +1,11 @@
 """Quantized weights on their own: out of a QDQ graph into a safetensors file, and back behind a float graph's layers.
 
 The file holds, for each layer, `<node>.weight` (codes, packed if they fit two or four bits), `<node>.scale`, and
-where there is a bias `<node>.bias` with `<node>.bias_scale` if it is codes. Its metadata hold a map in JSON, for
-people and programs, under the key "eightbit": one entry a layer with the node, the tensor, bits, granularity, axis
-of the output channels, shape, and the bits a code takes in the file.
+where there is a bias `<node>.bias` with `<node>.bias_scale` if it is codes. Where it saves bytes, zeros are left out:
+`<node>.where` has a bit for each code, and `<node>.weight` those that are not zero (`arith.sparse`). Its metadata hold
+a map in JSON, for people and programs, under the key "eightbit": one entry a layer with the node, the tensor, bits,
+granularity, axis of the output channels, shape, the bits a code takes in the file, and whether zeros are left out.
+A file in which they are is of format 2, which versions that know format 1 alone refuse.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from eightbit.arith.packing import pack, unpack, width_of
+from eightbit.arith.sparse import from_sparse, sparse_bytes, sparse_parts
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.graph.coded import float_name
@@ -35,7 +38,11 @@ from eightbit.quant.write.embeddings import encoded_tables, insert_tables
 from eightbit.quant.write.qdq import insert_qdq
 from eightbit.values.fields import AtLeast, OneOf, check
 
-KEY, FORMAT = "eightbit", 1
+KEY = "eightbit"
+DENSE, SPARSE = 1, 2
+"""Formats of a file: with all codes, and with some layers' zeros left out."""
+WORTH = 64
+"""Bytes that leaving zeros out must save: the second tensor's name and place take some."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class _Entry:
     shape: tuple[Annotated[int, AtLeast(0)], ...]
     packed: Annotated[int, OneOf(2, 4, 8, 16)]
     group: Annotated[int, AtLeast(1)] | None
+    zeros: Literal["left out"] | None = None
 
     def __post_init__(self) -> None:
         check(self, LoadError)
@@ -67,6 +75,11 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
 
     Raises QuantizationError for a graph without quantized weights, ExportError if the place cannot be written.
     """
+    return write_whole(weights_bytes(qdq), path)
+
+
+def weights_bytes(qdq: ir.Model) -> bytes:
+    """What `write_weights` writes. Raises QuantizationError for a graph without quantized weights."""
     layers = encoded_layers(qdq)
     if not layers:
         raise QuantizationError("the graph has no layer with quantized weights; quantize it first")
@@ -74,29 +87,36 @@ def write_weights(qdq: ir.Model, path: str | os.PathLike[str]) -> Path:
     tensors: dict[str, NDArray[Any]] = {}
     entries = []
     for node, (tensor, layer) in layers.items():
-        width = width_of(layer.weight)
-        packed = width < 8
-        tensors[f"{node}.weight"] = pack(layer.weight, width) if packed else layer.weight
+        width, sparse = width_of(layer.weight), is_sparse(layer.weight)
+        if sparse:
+            tensors[f"{node}.where"], tensors[f"{node}.weight"] = sparse_parts(layer.weight, width)
+        else:
+            tensors[f"{node}.weight"] = pack(layer.weight, width) if width < 8 else layer.weight
         tensors[f"{node}.scale"] = np.array(layer.scale, np.float32, order="C")
         if layer.bias is not None:
             tensors[f"{node}.bias"] = layer.bias
         if layer.bias_scale is not None:
             tensors[f"{node}.bias_scale"] = layer.bias_scale
         kinds = {0: "per tensor", 1: "per channel", 2: f"per group of {layer.group}"}
-        entries.append(
-            {
-                "node": node,
-                "tensor": tensor,
-                "bits": int(np.abs(layer.weight.astype(np.int32)).max(initial=1)).bit_length() + 1,
-                "granularity": kinds[layer.scale.ndim],
-                "group": layer.group,
-                "axis": channel_axis(nodes[node]),
-                "shape": list(layer.weight.shape),
-                "packed": width,
-            }
-        )
-    text = json.dumps({"format": FORMAT, "layers": entries}, indent=1)
-    return write_whole(save(tensors, metadata={KEY: text}), path)
+        entry = {
+            "node": node,
+            "tensor": tensor,
+            "bits": int(np.abs(layer.weight.astype(np.int32)).max(initial=1)).bit_length() + 1,
+            "granularity": kinds[layer.scale.ndim],
+            "group": layer.group,
+            "axis": channel_axis(nodes[node]),
+            "shape": list(layer.weight.shape),
+            "packed": width,
+        }
+        entries.append(entry | ({"zeros": "left out"} if sparse else {}))
+    kept = SPARSE if any("zeros" in entry for entry in entries) else DENSE
+    return save(tensors, metadata={KEY: json.dumps({"format": kept, "layers": entries}, indent=1)})
+
+
+def is_sparse(codes: NDArray[np.integer]) -> bool:
+    """Whether the file is smaller without the zeros among these codes."""
+    width = width_of(codes)
+    return sparse_bytes(codes, width) + WORTH < -(-codes.size * width // 8)
 
 
 def with_weights(model: ir.Model, layers: Mapping[str, EncodedLayer]) -> ir.Model:
@@ -178,9 +198,14 @@ def _bias(node: ir.Node) -> tuple[NDArray[Any] | None, NDArray[np.float32] | Non
 def _entries(metadata: dict[str, str]) -> list[_Entry]:
     try:
         table = json.loads(metadata[KEY])
-        if table["format"] != FORMAT:
-            raise LoadError(f"its weights are of format {table['format']!r}; this version reads {FORMAT}")
-        return [_Entry(**{f.name: entry[f.name] for f in fields(_Entry)}) for entry in table["layers"]]
+        if table["format"] not in (DENSE, SPARSE):
+            raise LoadError(
+                f"its weights are of format {table['format']!r}; this version reads {DENSE} and {SPARSE}"
+            )
+        return [
+            _Entry(**{f.name: entry[f.name] for f in fields(_Entry) if f.name in entry or f.name != "zeros"})
+            for entry in table["layers"]
+        ]
     except (KeyError, TypeError, ValueError, RecursionError) as cause:
         raise LoadError(
             "it holds no map of quantized weights; eightbit.save_weights writes such files"
@@ -204,7 +229,10 @@ def _decoded(entry: _Entry, tensors: dict[str, NDArray[Any]], nodes: dict[str, i
     try:
         codes, scale = tensors[f"{name}.weight"], tensors[f"{name}.scale"]
         _is_of(name, "codes", codes, _TYPES.get(entry.packed, np.uint8))
-        codes = unpack(codes, entry.packed, shape) if entry.packed < 8 else codes.reshape(shape)
+        if entry.zeros is not None:
+            codes = from_sparse(tensors[f"{name}.where"], codes, entry.packed, shape)
+        else:
+            codes = unpack(codes, entry.packed, shape) if entry.packed < 8 else codes.reshape(shape)
     except (KeyError, ValueError, QuantizationError) as cause:
         raise LoadError(f"layer {name!r}: its codes do not match the map ({cause})") from cause
     layout, group = Layout.of(node), entry.group
