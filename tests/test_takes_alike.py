@@ -206,8 +206,10 @@ def test_data_without(function: Any, form: str, loaded: Any, right: Found) -> No
     assert function(loaded["Model"], q, BARE[form](X), None) == expected
 
 
-@pytest.mark.parametrize("form", ["pair of arrays", "generator"])
-@pytest.mark.parametrize("kind", ["path", "proto", "torch", "Keras"])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("path", "generator"), ("proto", "pair of arrays"), ("torch", "generator"), ("Keras", "DataLoader")],
+)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_bare_models(
     function: Any, kind: str, form: str, models: Any, labels: np.ndarray, right: Found

@@ -212,6 +212,15 @@ def with_table(rows: str | int | None) -> Case:
     return Case(model, lambda r: {"x": normal(r, 6, 8), "table": normal(r, 5, 4)}, 6)
 
 
+def with_minus_one(case: Case) -> Case:
+    """The same file with -1 for the length of its free axes, as some exporters write."""
+    for value in (*case.model.graph.input, *case.model.graph.output):
+        for d in value.type.tensor_type.shape.dim:
+            if not d.HasField("dim_value"):
+                d.dim_value = -1
+    return case
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "waveform": lambda: waveform("num_samples"),
     "waveform, no name": lambda: waveform(None),
@@ -236,6 +245,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "table beside the batch": lambda: with_table("K"),
     "table beside the batch, no name": lambda: with_table(None),
     "fixed table beside the batch": lambda: with_table(5),
+    "waveform of length -1": lambda: with_minus_one(waveform(None)),
+    "attention (-1, -1, E)": lambda: with_minus_one(attention([None, None, 8], 6)),
+    "states of an LSTM for a batch of -1": lambda: with_minus_one(lstm({})),
+    "matrix beside a batch of -1": lambda: with_minus_one(with_scalar([1, 3])),
 }
 
 
@@ -251,7 +264,9 @@ def test_the_road_and_the_count(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["waveform", "frames", "graph network, edges", "attention (S, N, E)",
-                                  "states of an LSTM, no names", "table beside the batch"])  # fmt: skip
+                                  "attention, batch fixed at 1", "states of an LSTM, no names",
+                                  "table beside the batch", "row beside the batch", "waveform of length -1",
+                                  "states of an LSTM for a batch of -1"])  # fmt: skip
 def test_on_the_command_line(name: str, tmp_path: Path) -> None:
     case = CASES[name]()
     rng = RNG(9)
@@ -270,6 +285,8 @@ def test_on_the_command_line(name: str, tmp_path: Path) -> None:
     assert report["samples"] == case.samples
     same = eb.compare(tmp_path / "f.onnx", q, feeds)
     assert report["outputs"][0]["sqnr_db"] == same.outputs[0].sqnr_db
+    timed = json.loads(run(tmp_path, "bench f.onnx q.onnx -d t.npz --rounds 5 --json"))
+    assert timed["rounds"] == 5
 
 
 def test_a_stack_of_recordings(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError], *,
 
     `value` is an array or tensor (models with one input), a tuple or list with one entry per input, nested or not,
     or a dict by input name. Floats may be narrowed or widened to the input's float dtype and integers
-    to its integer dtype if every value survives; nothing else is converted.
+    to its integer dtype if every value survives, and integers to floats where the model's source does so itself;
+    nothing else is converted.
     Raises `error`, naming the input, on a wrong name, count, dtype or shape, an axis of size 0 where the
     spec has another size or none, and NaN unless `nan` lets it through.
     """

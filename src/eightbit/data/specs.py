@@ -12,6 +12,9 @@ from eightbit.errors import LoadError
 BATCH_AXIS = "eightbit.batch_axis"
 """Under this key, an input of a graph in memory knows its batch axis, once that has been found."""
 
+CASTS = "eightbit.casts"
+"""Under this key, the metadata of a graph say that its source made floats of integers itself, as Keras does."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -29,9 +32,14 @@ class TensorSpec:
     batch: int | None = field(default=None, compare=False, repr=False)
     """The axis that counts the samples, once it is known (see `batch_axis`); -1 for an input that has none."""
 
+    casts: bool = field(default=False, compare=False, repr=False)
+    """Whether integers and booleans are taken for floats."""
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """NumPy's letters for the kinds of numbers that are converted to this one's: floats to floats, say."""
+        if self.casts and self.dtype.kind == "f":
+            return ("f", "i", "u", "b")
         return ("i", "u") if self.dtype.kind in "iu" else (self.dtype.kind,)
 
     def symbol(self, axis: int) -> str | None:
@@ -49,7 +57,8 @@ def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     Raises LoadError if an input has no dtype or no rank (sequence and map inputs included).
     """
     weights = model.graph.initializers  # IR version 3 files list them among the inputs
-    return tuple(_spec(value, "input") for value in model.graph.inputs if value.name not in weights)
+    inputs = [value for value in model.graph.inputs if value.name not in weights]
+    return tuple(_spec(value, "input", casts=CASTS in model.metadata_props) for value in inputs)
 
 
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
@@ -57,11 +66,12 @@ def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     return tuple(_spec(value, "output") for value in model.graph.outputs)
 
 
-def _spec(value: ir.Value, kind: str) -> TensorSpec:
+def _spec(value: ir.Value, kind: str, *, casts: bool = False) -> TensorSpec:
     if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
         raise LoadError(
             f"graph {kind} '{value.name}' has no dtype or rank; export the model with typed tensor {kind}s"
         )
     shape = tuple(d if isinstance(d, int) else None for d in value.shape)
     symbols = tuple(None if isinstance(d, int) else d.value for d in value.shape)
-    return TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, value.meta.get(BATCH_AXIS))
+    batch = value.meta.get(BATCH_AXIS)
+    return TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, batch, casts)

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from eightbit.data.specs import CASTS
 from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph.names import Names
 from eightbit.graph.source import naming
@@ -80,7 +81,12 @@ def from_keras(model: Any, example: Any = None) -> ir.Model:
     except Exception as cause:
         raise LoadError(f"Keras could not export {model.name}: {reason(cause)}") from cause
     layers = [layer.name for layer in model._flatten_layers(include_self=False)]
-    return _converted(traced, [s.name for s in specs], model.name, layers)
+    graph = _converted(traced, [s.name for s in specs], model.name, layers)
+    if not needs_example(
+        model
+    ):  # a model with declared inputs casts to their dtypes, a subclassed one does not
+        graph.metadata_props[CASTS] = "1"
+    return graph
 
 
 def from_keras_file(path: Path) -> ir.Model:

@@ -95,13 +95,18 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in _tensors(proto.graph):
         _check_size(tensor)
     _refuse_maps(proto.graph)
-    for value in (*proto.graph.input, *proto.graph.output):
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for d in value.type.tensor_type.shape.dim:
+            if d.HasField("dim_value") and d.dim_value == -1:
+                d.Clear()  # what some exporters write for a free axis, and ONNX Runtime takes for one
         if any(d.HasField("dim_value") and d.dim_value < 0 for d in value.type.tensor_type.shape.dim):
             sizes = tuple(
                 d.dim_value if d.HasField("dim_value") else d.dim_param
                 for d in value.type.tensor_type.shape.dim
             )
-            raise LoadError(f"'{value.name}' has shape {sizes}: no axis can be shorter than 0")
+            raise LoadError(
+                f"'{value.name}' has shape {sizes}: no axis can be shorter than 0; -1 is a free one"
+            )
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as cause:
