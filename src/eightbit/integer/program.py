@@ -94,7 +94,7 @@ class Gemm(Op):
 
 @dataclass(frozen=True, eq=False)
 class MatMul(Op):
-    """Product of two activations, (..., M, K) x (..., K, N) -> (..., M, N), with NumPy's broadcasting."""
+    """Product of two tensors of codes, (..., M, K) x (..., K, N) -> (..., M, N), as NumPy does it, vectors included."""
 
 
 @dataclass(frozen=True, eq=False)

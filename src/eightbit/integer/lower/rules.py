@@ -62,7 +62,7 @@ def gemm(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 
 
 def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
-    """MatMul with a constant matrix (scale per column or one), or of two tensors of codes."""
+    """MatMul with a constant matrix (scale per column or one); of two tensors of codes, which may be constant."""
     weight = codes.fixed(node.inputs[1])
     if (
         weight is not None
@@ -90,8 +90,6 @@ def matmul(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
     if isinstance(ends, str):
         return ends
     inputs, y = ends
-    if any(len(s) < 2 for s in (codes.tensors[name].shape for name in inputs) if s is not None):
-        return "a product with a vector"
     return [(p.MatMul if y in codes.tensors else p.MatMulToFloat)(title(node), inputs, (y,))]
 
 

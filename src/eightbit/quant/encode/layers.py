@@ -20,7 +20,7 @@ from eightbit.graph.model import constant
 from eightbit.graph.sharing import tied
 from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.placement import Placement
-from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.choose.recipe import PerTensor, Recipe
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments
@@ -49,7 +49,8 @@ def encode_layers(
         weight = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         assert weight is not None
-        own = recipe.for_layer(name, node.op_type)
+        layout = Layout.of(node)
+        own = as_fits(recipe.for_layer(name, node.op_type), layout, static=source is not None)
         input_scale = None if source is None else np.float32(params[source].scale)
         # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
         free = bias is not None or node.op_type == "Conv"
@@ -67,7 +68,7 @@ def encode_layers(
                 known[key] = encode_layer(
                     weight.astype(np.float32),
                     None if bias is None else bias.astype(np.float32).reshape(-1),
-                    Layout.of(node),
+                    layout,
                     input_scale=input_scale,
                     recipe=replace(own, bias_correction=correct),
                     moments=moments.get(name),
@@ -78,6 +79,17 @@ def encode_layers(
             raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
         encoded[name] = known[key]
     return encoded
+
+
+def as_fits(own: Recipe, layout: Layout, *, static: bool) -> Recipe:
+    """A layer's own recipe as far as its weight can take it.
+
+    A vector makes one channel. A stack of matrices that multiplies codes gets one scale in all: ONNX has none for a
+    column of each, and ONNX Runtime no kernel for one a column.
+    """
+    if layout.vector or (layout.stack and static):
+        return replace(own, weights=replace(own.weights, granularity=PerTensor()))
+    return own
 
 
 def _ties(nodes: Sequence[ir.Node], recipe: Recipe) -> dict[str, tuple[str, ...]]:

@@ -62,7 +62,7 @@ class Seen:
 def seen_inputs(nodes: Sequence[ir.Node], inputs: Iterable[tuple[Feeds, Feeds]]) -> dict[str, Seen]:
     """What the data say about the inputs of some layers, from their tensors in both networks, sample by sample."""
     layouts = {str(node.name): Layout.of(node) for node in nodes}
-    keys = {str(node.name): (str(node.inputs[0].name), layouts[str(node.name)].window) for node in nodes}  # type: ignore[union-attr]
+    keys = {str(node.name): (str(node.inputs[0].name), layouts[str(node.name)].reading) for node in nodes}  # type: ignore[union-attr]
     readers = {key: layouts[name] for name, key in keys.items()}  # layers that read one tensor alike share
     found: dict[Any, Seen] = {}
     held: dict[Any, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {key: [] for key in readers}

@@ -25,7 +25,7 @@ from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.recipe import Recipe
-from eightbit.quant.encode.layers import TAKES_BIAS
+from eightbit.quant.encode.layers import TAKES_BIAS, as_fits
 from eightbit.quant.encode.seen import Seen, seen_inputs
 from eightbit.quant.encode.walk import KEPT, Walk
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
@@ -60,6 +60,7 @@ def sequential_layers(
         for name in names:
             try:
                 own = recipe.for_layer(name, nodes[name].op_type)
+                own = as_fits(own, Layout.of(nodes[name]), static=False)
                 encoded[name] = _encoded(nodes[name], seen[name], own, sparse)
             except QuantizationError as cause:
                 raise QuantizationError(f"node {name!r} ({nodes[name].op_type}): {cause}") from cause
@@ -92,7 +93,7 @@ def _encoded(node: ir.Node, seen: Seen, recipe: Recipe, sparse: frozenset[str]) 
         input_scale=None,
         recipe=recipe if takes_bias else replace(recipe, bias_correction=False),
         moments=seen.moments,
-        parts=SCALES,
+        parts=(1.0,) if layout.stack else SCALES,
         zeros=zeros,
     )
 

@@ -82,7 +82,7 @@ def encode_layer(
     choice = recipe.weights
     group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
     rows = layout.rows(weight)
-    scale = fit_scale(rows.reshape(channels, -1), choice)
+    scale = fit_scale(np.moveaxis(weight, layout.axis, 0).reshape(channels, -1), choice)
     if bias is not None and input_scale is not None:
         scale = _widen_for_bias(scale, bias, input_scale)
     hessian = _counted(recipe, moments if together is None else together)
@@ -181,7 +181,7 @@ def steps_of(scale: NDArray[np.float32], group: int | None, shape: tuple[int, ..
     if scale.ndim == 0:
         return scale
     if group is None:
-        return scale.reshape(*shape[:2], 1)
+        return scale.reshape(-1, shape[1], 1)  # a stack of matrices has one scale a column for all
     return np.repeat(scale, group, axis=1)[:, : shape[2]].reshape(shape)
 
 

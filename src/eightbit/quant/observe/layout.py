@@ -16,29 +16,50 @@ from numpy.typing import NDArray
 
 from eightbit.arith.windows import by_axis, window_count
 from eightbit.graph.forms import channel_axis
+from eightbit.graph.model import fixed_shape
 from eightbit.graph.windows import Window, window
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The axis of the output channels in a weight, and for a convolution its window."""
+    """The axis of the output channels in a weight, and for a convolution its window.
+
+    `stack` are the axes before the matrices of a MatMul whose weight holds many; a `vector` makes one channel.
+    """
 
     axis: int
     window: Window | None = None
+    stack: tuple[int, ...] = ()
+    vector: bool = False
+
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """What is equal for layers that, of one tensor, see the same positions."""
+        return self.window, self.stack
 
     @classmethod
     def of(cls, node: ir.Node) -> Layout:
         """The layout of a Conv, Gemm or MatMul with a constant weight."""
-        return cls(channel_axis(node), window(node) if node.op_type == "Conv" else None)
+        if node.op_type != "MatMul":
+            return cls(channel_axis(node), window(node) if node.op_type == "Conv" else None)
+        shape = fixed_shape(node.inputs[1])
+        assert shape is not None
+        return cls(channel_axis(node), None, shape[:-2], len(shape) == 1)
 
     def rows(self, weight: NDArray[Any]) -> NDArray[Any]:
-        """A weight as (G, channels of the group, K), one row an output channel."""
+        """A weight as (G, channels of the group, K), one row an output channel. Each matrix of a stack is a group."""
+        if self.vector:
+            return weight.reshape(1, 1, -1)
+        if self.stack:
+            return weight.reshape(-1, *weight.shape[-2:]).swapaxes(1, 2)
         groups = 1 if self.window is None else self.window.groups
         moved = np.moveaxis(weight, self.axis, 0)
         return moved.reshape(groups, moved.shape[0] // groups, -1)
 
     def weight(self, rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The inverse of `rows`: back to a weight of `shape`."""
+        if self.vector or self.stack:
+            return rows.swapaxes(1, 2).reshape(shape)
         moved = (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
         return np.moveaxis(rows.reshape(moved), 0, self.axis)
 
@@ -50,7 +71,8 @@ class Layout:
         """
         w = self.window
         if w is None:
-            return x.reshape(1, -1, x.shape[-1]).transpose(0, 2, 1)
+            met = _met(x, self.stack) if self.stack else x.reshape(1, -1, x.shape[-1])
+            return met.transpose(0, 2, 1)
         batch, channels = x.shape[:2]
         pads, strides = w.pads_over(x.shape[2:]), w.strides
         assert pads is not None  # every length is known
@@ -68,6 +90,17 @@ class Layout:
             columns[:, :, tap] = x[(slice(None), slice(None), *window)]
         columns = columns.reshape(batch, w.groups, -1, int(np.prod(out)))
         return np.moveaxis(columns, 0, 2).reshape(w.groups, columns.shape[2], -1)
+
+
+def _met(x: NDArray[np.float32], stack: tuple[int, ...]) -> NDArray[np.float32]:
+    """The rows of `x` (..., M, K) that each matrix of a stack meets when the two broadcast: (matrices, rows, K)."""
+    x = x.reshape(-1, x.shape[-1]) if x.ndim < 2 else x
+    lead = np.broadcast_shapes(x.shape[:-2], stack)
+    wide = np.broadcast_to(x, (*lead, *x.shape[-2:]))
+    whole = (1,) * (len(lead) - len(stack)) + stack
+    own = [axis for axis, n in enumerate(whole) if n != 1]
+    others = [axis for axis in range(wide.ndim - 1) if axis not in own]
+    return wide.transpose(*own, *others, -1).reshape(math.prod(stack), -1, x.shape[-1])
 
 
 def _padded(x: NDArray[np.float32], pads: tuple[int, ...]) -> NDArray[np.float32]:

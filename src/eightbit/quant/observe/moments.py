@@ -111,7 +111,7 @@ def layer_moments(
     nodes = {str(node.name): node for node in model.graph if node.name in wanted}
     inputs = {name: str(node.inputs[0].name) for name, node in nodes.items()}  # type: ignore[union-attr]
     layouts = {name: Layout.of(node) for name, node in nodes.items()}
-    keys = {name: (inputs[name], layouts[name].window) for name in nodes}
+    keys = {name: (inputs[name], layouts[name].reading) for name in nodes}
     readers = {key: name for name, key in keys.items()}  # layers that read one tensor alike share its moments
     session = FloatSession(model, list(dict.fromkeys(inputs.values())))
     found: dict[Any, Moments] = {}
