@@ -20,6 +20,7 @@ from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.rescale.channels import channel_peaks
 from eightbit.graph.rescale.equalize import elastic_groups, equalize
 from eightbit.graph.rescale.smooth import smooth, smooth_sites
+from eightbit.graph.source.conversion import COMMON_OPSET, newest_quantizable
 from eightbit.graph.sparse import mark_sparse, sparse_layers
 from eightbit.quant.choose.capable import Capable, capable
 from eightbit.quant.choose.chosen import chosen, layers_of
@@ -88,6 +89,7 @@ def stage(
     data, changed = _rescaled(model, layers, calibration, recipe, again=looks and recipe.calibrates)
     can = capable(model) if changed else can
     placement = chosen(can, recipe)
+    _refuse_opset(model)
     states: Mapping[str, State] = {}
     if recipe.calibrates:
         calibrators = {name: c.range for name, c in choices(model, placement, recipe).items()}
@@ -107,6 +109,16 @@ def stage(
         )
     moments = layer_moments(model, placement.layers, data, progress=progress) if looks else {}
     return Stage(can, recipe, placement, states, moments)
+
+
+def _refuse_opset(model: ir.Model) -> None:
+    """Refuse a graph of an opset that ONNX could not lower, and in which ONNX Runtime has no QuantizeLinear."""
+    opset = model.opset_imports.get("", COMMON_OPSET)
+    if opset > COMMON_OPSET and opset > newest_quantizable():
+        raise QuantizationError(
+            f"the model uses opset {opset}, in which ONNX Runtime has no QuantizeLinear, and an operator that ONNX "
+            f"cannot convert to {newest_quantizable()}; export it with opset {newest_quantizable()} or older"
+        )
 
 
 def _rescaled(

@@ -9,10 +9,12 @@ no transposes that cancel, and a shape on every tensor that shape inference can 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from eightbit.errors import LoadError
 from eightbit.graph import run
 from eightbit.graph.names import counted
 from eightbit.graph.notes import note
@@ -27,7 +29,7 @@ from eightbit.graph.prepare import (
     transposes,
 )
 from eightbit.graph.source import naming
-from eightbit.graph.source.onnx_file import COMMON_OPSET, converted
+from eightbit.graph.source.conversion import COMMON_OPSET, converted, newest_quantizable
 from eightbit.graph.source.quiet import silence
 
 Pass = Callable[[ir.Model], int]
@@ -110,11 +112,13 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def _at_common_opset(model: ir.Model) -> ir.Model:
-    """A copy at opset 21; a graph that is newer, or that the converter refuses, keeps its own."""
+    """A copy at opset 21, or, where it is newer, at the newest in which ONNX Runtime can quantize.
+
+    A graph that the converter refuses keeps its own.
+    """
     opset = model.opset_imports.get("", COMMON_OPSET)
-    if opset < COMMON_OPSET:
-        try:
-            return ir.from_proto(converted(run.to_proto(model)))
-        except Exception:  # RuntimeError or ConvertError: an op that the converter has no rule for
-            return model.clone()
+    wanted = COMMON_OPSET if opset <= COMMON_OPSET else min(opset, newest_quantizable())
+    if opset != wanted:
+        with suppress(LoadError):
+            return ir.from_proto(converted(run.to_proto(model), wanted))
     return model.clone()

@@ -20,6 +20,10 @@ from eightbit.graph.model import OURS, check_weights
 from eightbit.graph.source import keras_model, naming, onnx_file, torch_module
 from eightbit.graph.source.operands import check_operands
 from eightbit.graph.source.paths import from_path
+from eightbit.graph.source.precision import to_float32
+
+WEIGHTS_APART = 4
+"""The first IR version whose weights need not be among the inputs of a graph."""
 
 
 def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> ir.Model:
@@ -58,6 +62,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     if model.functions:
         passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
+    model.ir_version = max(model.ir_version, WEIGHTS_APART)
     if any(naming.TORCH_SCOPES in node.metadata_props for node in model.graph):
         naming.rename(model, naming.torch_scope, keep_parameters=True)  # a file that PyTorch exported
     passes.ClearMetadataAndDocStringPass()(model)
@@ -66,6 +71,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     model.metadata_props.update(ours)  # what `compare` needs to know of an equalized graph
     model.doc_string = model.graph.doc_string = None
     naming.fill_names(model)
+    to_float32(model)
     if name is not None:
         model.graph.name = name
     specs(model)

@@ -15,14 +15,21 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import external_data_helper, version_converter
+from onnx import external_data_helper
 
 from eightbit.errors import LoadError
 from eightbit.graph.model import MAX_BYTES
-from eightbit.graph.notes import drop_notes
+from eightbit.graph.notes import drop_notes, note
+from eightbit.graph.source.conversion import (
+    COMMON_OPSET,
+    MIN_OPSET,
+    compared,
+    converted,
+    first_line,
+    graphs,
+    opset_of,
+)
 
-MIN_OPSET = 13  # the first with per-axis QuantizeLinear and axes as inputs; older ones are converted
-COMMON_OPSET = 21
 SUB_BYTE_BITS: dict[int, int] = {
     **dict.fromkeys((onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1), 4),
     **dict.fromkeys((onnx.TensorProto.INT2, onnx.TensorProto.UINT2), 2),
@@ -71,20 +78,29 @@ def _parsed(data: bytes, called: str) -> onnx.ModelProto:
 
 
 def graph_of(proto: onnx.ModelProto) -> ir.Model:
-    """The graph of a model in memory, after the checks; its notes are of another loading. Raises LoadError."""
+    """The graph of a model in memory, after the checks, at opset 13 or newer. Raises LoadError.
+
+    The notes that it brings are of another loading.
+    """
+    known, unsure = checked(proto), None
+    if (opset_of(known) or MIN_OPSET) < MIN_OPSET:
+        known = converted(known)
+        unsure = compared(proto, known)
     try:
-        model = ir.from_proto(checked(proto))
+        model = ir.from_proto(known)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as cause:
         reason: BaseException = cause
         while reason.__cause__ is not None:
             reason = reason.__cause__
-        raise LoadError(f"the ONNX model cannot be read: {_first_line(reason)}; export it again") from cause
+        raise LoadError(f"the ONNX model cannot be read: {first_line(reason)}; export it again") from cause
     drop_notes(model)
+    if unsure is not None:
+        note(model, unsure)
     return model
 
 
 def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` after the size checks and ONNX's checker, converted to opset 21 if it is older than 13.
+    """`proto` after the size checks and ONNX's checker.
 
     Raises LoadError naming the tensor or node at fault.
     """
@@ -110,20 +126,10 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as cause:
-        raise LoadError(f"the ONNX checker refuses the model: {_first_line(cause)}") from cause
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is None:  # the checker has seen that no node needs it; those that quantization adds will
+        raise LoadError(f"the ONNX checker refuses the model: {first_line(cause)}") from cause
+    if opset_of(proto) is None:  # no node needs it, the checker has seen; those that quantization adds will
         proto.opset_import.add(domain="", version=COMMON_OPSET)
-        return proto
-    if opset >= MIN_OPSET:
-        return proto
-    try:
-        return converted(proto)
-    except Exception as cause:  # the converter raises RuntimeError and its own ConvertError
-        raise LoadError(
-            f"the model uses opset {opset} and ONNX cannot convert it ({_first_line(cause)}); "
-            f"export it with opset {MIN_OPSET} or newer"
-        ) from cause
+    return proto
 
 
 def _refuse_maps(graph: onnx.GraphProto) -> None:
@@ -142,28 +148,8 @@ def _refuse_maps(graph: onnx.GraphProto) -> None:
             )
 
 
-def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` at opset 21. Raises RuntimeError or ConvertError for an op that ONNX has no rule for.
-
-    Types and shapes of inner values are left out: the converter knows tensors only, and calls every sequence one.
-    """
-    result = version_converter.convert_version(proto, COMMON_OPSET)
-    for graph in _graphs(result.graph):
-        del graph.value_info[:]
-    return result
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph`, and those of its branches and loops."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    for inner in _graphs(graph):
+    for inner in graphs(graph):
         yield from inner.initializer
         for sparse in inner.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -217,7 +203,7 @@ def _load_external(proto: onnx.ModelProto, file: Path) -> None:
             tensor.ClearField("data_location")
             del tensor.external_data[:]
     except Exception as cause:  # onnx's own path checks raise several kinds
-        raise LoadError(f"external data cannot be read: {_first_line(cause)}") from cause
+        raise LoadError(f"external data cannot be read: {first_line(cause)}") from cause
 
 
 def _check_external(tensor: onnx.TensorProto, folder: Path) -> int:
@@ -250,7 +236,3 @@ def _check_external(tensor: onnx.TensorProto, folder: Path) -> int:
     if wanted != length:
         raise LoadError(f"{said}: dims {list(tensor.dims)} need {wanted:,} bytes, {length:,} are declared")
     return length
-
-
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
