@@ -57,7 +57,7 @@ def test_weights_alone_of_any_size(tmp_path: Path) -> None:
             assert report.outputs[0].sqnr_db > least
 
 
-TOO_SMALL = "the scales of its input and its weights multiply to less than float32 holds"
+TOO_SMALL = "the scales of its two factors multiply to less than float32 holds"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,26 @@ def test_a_layer_whose_scales_vanish_stays_in_float(
     for q in found.quantized.values():
         assert q.report is not None
         assert {island.node: island.reason for island in q.report.islands} == left
+
+
+@pytest.mark.parametrize("op", ["Mul", "MatMul"])
+def test_a_product_of_two_tensors_whose_scales_vanish_stays_in_float(op: str, tmp_path: Path) -> None:
+    """Each of them has a scale, and so has what they multiply to; the product of the scales is no normal float32."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        *(node("Gemm", "x w", "a"), node("Gemm", "z v", "b", transB=1)),
+        *(node(op, "a b", "p"), node("Mul", "p large", "y")),
+    ]
+    constants = {"large": np.full(64, 1e30, np.float32), "w": weight(rng, 64, 64), "v": weight(rng, 64, 64)}
+    model = graph(nodes, {"x": ["N", 64], "z": [64, 64]}, {"y": ["N", 64]}, constants)
+    gains = {"Mul": (1e-17, 1e-18), "MatMul": (3e-18, 1e-18)}[op]
+    data = [
+        {"x": normal(rng, 64, 64) * np.float32(gains[0]), "z": normal(rng, 64, 64) * np.float32(gains[1])}
+        for _ in range(4)
+    ]
+    q = walk(model, data[:3], data[3:], tmp_path, floor=25, recipes=("plain",)).quantized["plain"]
+    assert q.report is not None
+    assert next(i.reason for i in q.report.islands if i.op == op) == TOO_SMALL
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import TINY, QuantParams, params_from_range
-from eightbit.graph.forms import activations, is_layer
-from eightbit.graph.model import constant
+from eightbit.graph.forms import LAYERS, activations
+from eightbit.graph.model import constant, is_op
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
 from eightbit.quant.methods.calibrators import predicted_sqnr_db
@@ -47,23 +47,28 @@ def fixed_limits(model: ir.Model, placement: Placement) -> dict[str, Limits]:
 def beyond_float32(model: ir.Model, placement: Placement, states: Mapping[str, State]) -> dict[str, str]:
     """Nodes on numbers so small that the scales of their codes are no normal float32, with the reason.
 
-    Engines multiply by scales and by a layer's product of two, and divide by them.
+    Engines multiply by scales, and by the product of those of two factors, and divide by them.
     """
     found = {}
     wanted = {*placement.layers, *placement.integer}
+
+    def peak(value: ir.Value | None) -> float:
+        array, state = constant(value), states.get("" if value is None else str(value.name))
+        if array is not None:
+            return float(np.abs(array).max(initial=0))
+        return 0.0 if state is None else state.peak
+
     for node in model.graph:
-        if node.name not in wanted:
-            continue
         name = str(node.name)
-        around = (str(value.name) for value in (*activations(node), *node.outputs))
-        peaks = {tensor: states[tensor].peak for tensor in around if tensor in states}
-        for tensor, most in peaks.items():
-            if 0 < most < CODES * TINY:
-                found[name] = f"tensor {tensor!r} reaches {most:.1e} only: float32 has no scale for its codes"
-        weight = constant(node.inputs[1]) if is_layer(node) else None
-        most = peaks.get(str(node.inputs[0].name), 0.0) if weight is not None else 0.0  # type: ignore[union-attr]
-        if weight is not None and 0 < most * float(np.abs(weight).max(initial=0)) < CODES**2 * TINY:
-            found[name] = "the scales of its input and its weights multiply to less than float32 holds"
+        for value in (*activations(node), *node.outputs) if name in wanted else ():
+            if 0 < peak(value) < CODES * TINY:
+                found[name] = (
+                    f"tensor '{value.name}' reaches {peak(value):.1e} only: float32 has no scale for its codes"
+                )
+        if name in wanted and is_op(node, *LAYERS, "Mul"):
+            product = peak(node.inputs[0]) * peak(node.inputs[1])
+            if 0 < product < CODES**2 * TINY:
+                found[name] = "the scales of its two factors multiply to less than float32 holds"
     return found
 
 
