@@ -18,7 +18,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if !defined(EB_PLAIN) && defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#if !defined(EB_PLAIN) && defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #define EB_VNNI 1
 #define EB_OFFSET 128u /* its products take unsigned codes: q + 128 */
@@ -28,6 +28,19 @@
 #define EB_OFFSET 0u
 #else
 #define EB_OFFSET 0u
+#endif
+
+#if !defined(EB_PLAIN) && defined(__GNUC__) && (defined(__SSE4_1__) || defined(__ARM_NEON))
+#define EB_VECTORS 1 /* of GCC and Clang: loops that add up stay in registers */
+typedef int8_t eb_codes16 __attribute__((vector_size(16)));
+typedef int16_t eb_wide16 __attribute__((vector_size(32)));
+typedef int32_t eb_sums16 __attribute__((vector_size(64)));
+
+static inline void eb_widen(const int8_t *from, eb_sums16 *to) { /* GCC takes one step at a time */
+    eb_codes16 codes;
+    memcpy(&codes, from, sizeof codes);
+    *to = __builtin_convertvector(__builtin_convertvector(codes, eb_wide16), eb_sums16);
+}
 #endif
 
 typedef char eb_shift_repeats_the_sign[(-2 >> 1) == -1 ? 1 : -1];
@@ -87,14 +100,51 @@ typedef struct {
     int32_t raises; /* whether any shift is positive */
 } eb_conv_t;
 
+#if defined(EB_VNNI)
+/* eb_scale_down of sixteen at once: even and odd ones apart, since a product takes the room of two. */
+static inline __m512i eb_scale_down16(__m512i acc, __m512i multiplier, __m512i shift) {
+    __m512i even = _mm512_mul_epi32(acc, multiplier);
+    __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), _mm512_srli_epi64(multiplier, 32));
+#if EB_SINGLE_ROUNDING
+    const __m512i one = _mm512_set1_epi64(1), total = _mm512_sub_epi32(_mm512_set1_epi32(31), shift);
+    const __m512i right = _mm512_and_si512(total, _mm512_set1_epi64(0xff)), left = _mm512_srli_epi64(total, 32);
+    even = _mm512_add_epi64(even, _mm512_sllv_epi64(one, _mm512_sub_epi64(right, one)));
+    odd = _mm512_add_epi64(odd, _mm512_sllv_epi64(one, _mm512_sub_epi64(left, one)));
+    odd = _mm512_slli_epi64(_mm512_srav_epi64(odd, left), 32);
+    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srav_epi64(even, right), odd);
+#else
+    const __m512i half = _mm512_set1_epi64(1 << 30), right = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
+    even = _mm512_srli_epi64(_mm512_add_epi64(even, half), 31);
+    odd = _mm512_slli_epi64(_mm512_add_epi64(odd, half), 1);
+    const __m512i high = _mm512_mask_blend_epi32(0xaaaa, even, odd), one = _mm512_set1_epi32(1);
+    const __m512i mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+    const __m512i limit = _mm512_sub_epi32(_mm512_srli_epi32(mask, 1), _mm512_srai_epi32(high, 31));
+    const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, mask), limit);
+    const __m512i down = _mm512_srav_epi32(high, right);
+    return _mm512_mask_add_epi32(down, up, down, one);
+#endif
+}
+#endif
+
 static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t first, int32_t count, int8_t *y) {
     const int32_t *multiplier = p->multiplier + first, zero_point = p->out_zero;
     const int8_t *shift = p->shift + first;
-    int8_t out[EB_LANES];
     if (p->raises) {
-        for (int32_t j = 0; j < count; j++) out[j] = eb_code(eb_scale(acc[j], multiplier[j], shift[j]), zero_point);
-        memcpy(y, out, (size_t)count);
-    } else if (count == EB_LANES) {
+        for (int32_t j = 0; j < count; j++)
+            y[j] = eb_code(eb_scale(acc[j], multiplier[j], shift[j]), zero_point);
+        return;
+    }
+#if defined(EB_VNNI)
+    const __mmask16 lanes = (__mmask16)((1u << count) - 1u);
+    const __m512i by = _mm512_maskz_loadu_epi32(lanes, multiplier), zero = _mm512_set1_epi32(zero_point);
+    const __m512i shifts = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, shift));
+    __m512i scaled = eb_scale_down16(_mm512_loadu_si512(acc), by, shifts);
+    scaled = _mm512_min_epi32(scaled, _mm512_set1_epi32(127 - zero_point));
+    scaled = _mm512_max_epi32(scaled, _mm512_set1_epi32(-128 - zero_point));
+    _mm512_mask_cvtepi32_storeu_epi8(y, lanes, _mm512_add_epi32(scaled, zero));
+#else
+    int8_t out[EB_LANES];
+    if (count == EB_LANES) {
         for (int32_t j = 0; j < EB_LANES; j++)
             out[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
         memcpy(y, out, EB_LANES);
@@ -102,12 +152,20 @@ static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t firs
         for (int32_t j = 0; j < count; j++)
             y[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
     }
+#endif
 }
 
 static inline void eb_copy(int8_t *to, const int8_t *from, int32_t count) {
     for (; count >= 16; count -= 16, to += 16, from += 16) memcpy(to, from, 16);
     for (; count > 0; count--) *to++ = *from++;
 }
+
+#if defined(EB_VNNI)
+/* q to q + 128, as unsigned codes. */
+static inline void eb_flip(int8_t *codes, int32_t count) {
+    for (int32_t i = 0; i < count; i++) codes[i] = (int8_t)(codes[i] ^ -128);
+}
+#endif
 
 /* The inputs of one output pixel as a row of codes, the zero point where there is no input. */
 static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy, int32_t ox, int32_t channel,
@@ -143,17 +201,18 @@ static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows,
 #if defined(EB_VNNI)
     const __mmask16 mask = (__mmask16)((1u << lanes) - 1u);
     const __m512i start = _mm512_maskz_loadu_epi32(mask, bias);
+    const int8_t *row[EB_ROWS];
     __m512i sum[EB_ROWS];
-    for (int32_t r = 0; r < EB_ROWS; r++) sum[r] = start;
-    for (int32_t k = 0; k < depth; k += 4) {
-        const __m512i w = _mm512_maskz_loadu_epi32(mask, weight + k * channels);
-        for (int32_t r = 0; r < EB_ROWS; r++) {
-            int32_t four;
-            memcpy(&four, codes + (r < rows ? r : 0) * depth + k, 4);
-            sum[r] = _mm512_dpbusd_epi32(sum[r], _mm512_set1_epi32(four), w);
-        }
+    for (int32_t r = 0; r < EB_ROWS; r++) {
+        row[r] = codes + (r < rows ? r : 0) * depth;
+        sum[r] = start;
     }
-    for (int32_t r = 0; r < rows; r++) _mm512_storeu_si512(acc[r], sum[r]);
+    for (int32_t k = 0; k < depth; k += 4, weight += 4 * channels) {
+        const __m512i w = _mm512_maskz_loadu_epi32(mask, weight);
+        for (int32_t r = 0; r < EB_ROWS; r++)
+            sum[r] = _mm512_dpbusd_epi32(sum[r], _mm512_broadcastd_epi32(_mm_loadu_si32(row[r] + k)), w);
+    }
+    for (int32_t r = 0; r < EB_ROWS; r++) _mm512_storeu_si512(acc[r], sum[r]);
 #else
     uint32_t sum[EB_ROWS][EB_LANES]; /* unsigned: partial sums may wrap, the whole ones fit */
 #if defined(EB_NEON)
@@ -200,7 +259,7 @@ static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_
                     for (int32_t r = 0; r < rows; r++)
                         eb_gather(p, image, oy, ox + r, g * width, scratch + r * p->depth);
 #if defined(EB_VNNI)
-                    for (int32_t i = 0; i < rows * p->depth; i++) scratch[i] = (int8_t)(scratch[i] ^ -128);
+                    eb_flip(scratch, rows * p->depth);
 #endif
                     for (int32_t first = 0; first < channels; first += EB_LANES) {
                         const int32_t lanes = eb_min(EB_LANES, channels - first);
@@ -215,31 +274,50 @@ static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_
     }
 }
 
+/* acc[j] += sum over the taps inside the image of (q - in_zero) * w, for `lanes` channels from q and w on. */
+static inline void eb_taps(const eb_conv_t *p, const int8_t *image, const int8_t *weight, int32_t top, int32_t left,
+                           int32_t lanes, int32_t *acc) {
+    const int32_t channels = p->out_c, zero_point = p->in_zero;
+#if defined(EB_VECTORS)
+    eb_sums16 sum;
+    memcpy(&sum, acc, sizeof sum);
+#endif
+    for (int32_t i = 0; i < p->kernel_h; i++) {
+        const int32_t iy = top + i * p->dilation_h;
+        if (iy < 0 || iy >= p->in_h) continue;
+        for (int32_t k = 0; k < p->kernel_w; k++) {
+            const int32_t ix = left + k * p->dilation_w;
+            if (ix < 0 || ix >= p->in_w) continue;
+            const int8_t *q = image + (iy * p->in_w + ix) * channels, *w = weight + (i * p->kernel_w + k) * channels;
+#if defined(EB_VECTORS)
+            if (lanes == EB_LANES) {
+                eb_sums16 codes, weights;
+                eb_widen(q, &codes);
+                eb_widen(w, &weights);
+                sum += (codes - zero_point) * weights;
+                continue;
+            }
+#endif
+            for (int32_t j = 0; j < lanes; j++) acc[j] += (q[j] - zero_point) * w[j];
+        }
+    }
+#if defined(EB_VECTORS)
+    if (lanes == EB_LANES) memcpy(acc, &sum, sizeof sum);
+#endif
+}
+
 /* One filter a channel; taps outside the image stand for zeros and are left out. */
 static inline void eb_depthwise(const eb_conv_t *p, const int8_t *x, int8_t *y) {
-    const int32_t channels = p->out_c, zero_point = p->in_zero;
-    int32_t acc[EB_LANES];
-    for (int32_t n = 0; n < p->batch; n++) {
-        const int8_t *image = x + n * p->in_h * p->in_w * channels;
+    const int32_t channels = p->out_c;
+    int32_t acc[EB_LANES] = {0};
+    for (int32_t n = 0; n < p->batch; n++, x += p->in_h * p->in_w * channels) {
         for (int32_t oy = 0; oy < p->out_h; oy++) {
             for (int32_t ox = 0; ox < p->out_w; ox++, y += channels) {
                 for (int32_t first = 0; first < channels; first += EB_LANES) {
                     const int32_t lanes = eb_min(EB_LANES, channels - first);
                     for (int32_t j = 0; j < lanes; j++) acc[j] = (int32_t)p->bias[first + j];
-                    for (int32_t i = 0; i < p->kernel_h; i++) {
-                        const int32_t iy = oy * p->stride_h - p->top + i * p->dilation_h;
-                        if (iy < 0 || iy >= p->in_h) continue;
-                        for (int32_t k = 0; k < p->kernel_w; k++) {
-                            const int32_t ix = ox * p->stride_w - p->left + k * p->dilation_w;
-                            if (ix < 0 || ix >= p->in_w) continue;
-                            const int8_t *q = image + (iy * p->in_w + ix) * channels + first;
-                            const int8_t *w = p->weight + (i * p->kernel_w + k) * channels + first;
-                            if (lanes == EB_LANES)
-                                for (int32_t j = 0; j < EB_LANES; j++) acc[j] += (q[j] - zero_point) * w[j];
-                            else
-                                for (int32_t j = 0; j < lanes; j++) acc[j] += (q[j] - zero_point) * w[j];
-                        }
-                    }
+                    eb_taps(p, x + first, p->weight + first, oy * p->stride_h - p->top, ox * p->stride_w - p->left,
+                            lanes, acc);
                     eb_codes(p, acc, first, lanes, y + first);
                 }
             }
