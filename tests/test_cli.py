@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -78,6 +79,21 @@ def test_quantize_writes_what_the_package_would(folder: Path):
     assert result.stderr == ""  # no progress bar where there is no terminal
     mine, x = eb.quantize(eb.load(folder / "net.onnx"), images(16)), images(4, seed=2)
     np.testing.assert_array_equal(eb.open(folder / "q.onnx")(x), mine(x))
+
+
+def test_prune_writes_a_smaller_model_and_lists_its_layers(folder: Path):
+    words = ("prune", folder / "net.onnx", "-o", folder / "p.onnx", "--macs", "0.5")
+    result = call(*words, "-c", folder / "calib.npz", "--sparsity", "0.25")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert re.search(r"stem +Conv +8 +[2-7] ", lines[3]) and lines[-2].split()[0] == "all"
+    assert float(re.search(r"([\d.]+)% of the multiplications are left", lines[-1])[1]) <= 50
+    assert eb.load(folder / "p.onnx")(images(4)).shape == (4, CLASSES)
+    found = json.loads(call(*words, "--json").stdout)
+    assert [layer["name"] for layer in found["layers"]] == ["stem", "body", "classifier"]
+    assert found["macs"] <= 0.5 and all(layer["zeros"] == 0 for layer in found["layers"])
+    refused = call("prune", folder / "net.onnx", "-o", folder / "p.onnx")
+    assert refused.exit_code == 1 and "say what shall go" in refused.stderr
 
 
 def test_quantize_refines_on_request(folder: Path):

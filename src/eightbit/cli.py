@@ -45,12 +45,14 @@ from eightbit.graph.samples import npz_for, samples
 from eightbit.model import ENGINES, Model, export, load, quantize
 from eightbit.model import open as open_quantized
 from eightbit.plot.look import pyplot
+from eightbit.pruning.prune import prune
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
 from eightbit.report.comparison import LAYER_SAMPLES, compare, int8_form, measure
 from eightbit.report.confidence import MARGIN, NonInferiority, Verdict
 from eightbit.report.explanation import PICTURES, explain
 from eightbit.report.inspection import inspect
+from eightbit.report.pruning import pruned_layers
 from eightbit.report.table import Table
 from eightbit.train.refine import refine
 from eightbit.train.refinement import Refinement
@@ -257,6 +259,56 @@ def quantize_command(
         _say(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))
     if refined and q.report is not None:
         _say(q.report.notes[-1])
+
+
+@main.command("prune", short_help="Remove channels, or set weights to zero.")
+@click.argument("model", type=FILE)
+@click.option(
+    "-c",
+    "--calibration",
+    type=FILE,
+    help="Inputs to look at, .npz or pictures; default: weights alone decide.",
+)
+@click.option("-o", "--output", type=FILE, required=True, help="Where to write the pruned float model.")
+@click.option("--macs", type=_Number(), help="Share of the multiplications that may be left.")
+@click.option("--sparsity", type=_Number(), help="Share of the weights that shall be zero.")
+@click.option("--pattern", help="Zeros by neighbours along the input channels, such as 2:4.")
+@click.option("--multiple", type=int, default=1, show_default=True, help="What divides numbers of channels.")
+@click.option("--floor", type=_Number(), default=0.1, show_default=True, help="Share of channels that stays.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_takes_data("--size", "--crop")
+def prune_command(
+    model: Path,
+    calibration: Path | None,
+    output: Path,
+    macs: float | None,
+    sparsity: float | None,
+    pattern: str | None,
+    multiple: int,
+    floor: float,
+    as_json: bool,
+    read: _Reader,
+) -> None:
+    """Take channels out of the float MODEL (.onnx), or set weights to zero, without training.
+
+    With data the weights that are left are fitted anew, so that the layers give what they gave.
+    """
+    _check_places(output, beside=(model, calibration))
+    graph = _load(model)
+    data = None if calibration is None else read(graph.ir, calibration, CalibrationError)
+    with _bars({} if data is None else {"moments": data.rows}) as tick:
+        pruned = prune(
+            graph,
+            data,
+            macs=macs,
+            sparsity=sparsity,
+            pattern=pattern,
+            multiple=multiple,
+            floor=floor,
+            progress=tick,
+        )
+    pruned.save(output)
+    _show(pruned_layers(graph, pruned, data), as_json)
 
 
 @main.command("tune", short_help="Search for bits that meet a budget.")
