@@ -41,7 +41,7 @@ class PrunedModel:
     def table(self) -> Table:
         """A row for each layer, and one for all."""
         columns = ("layer", "op", "channels>", "", "MACs>", "", "bytes>", "", "zeros>")
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 layer.name,
                 layer.before.op,

@@ -28,6 +28,7 @@ from eightbit.train.loss import feature_loss, output_loss, soft_loss, task_loss
 from eightbit.train.progress import Show, shown
 from eightbit.train.torch_module import Trainable
 from eightbit.train.training import Epoch, History, Training
+from eightbit.train.zeros import TrainedZeros
 from eightbit.values.fields import argument
 
 RECENT = 50
@@ -102,6 +103,7 @@ class _Loop:
         self.data = Batches(data, training, labelled=teacher is None or is_pair(data))
         self.teacher = None if teacher is None else Teacher(teacher, training.features)
         self.student = Hooks(module, training.features.keys()) if training.features else None
+        self.zeros = None if training.sparsity is None else TrainedZeros(module, training.sparsity)
         self.optimizer = torch.optim.Adam(_groups(module, training))
         self.epochs: list[Epoch] = []
         self.losses: list[float] = []
@@ -128,10 +130,14 @@ class _Loop:
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if self.zeros is not None:
+                self.zeros.note()
             self.optimizer.step()
             self.steps += 1
             self.losses.append(loss.item())
             self._follow()
+            if self.zeros is not None:
+                self.zeros.hold(share, self.average)
             show(
                 self.steps,
                 self._epoch(self.losses[-RECENT:], self.epochs[-1].quality if self.epochs else None),
@@ -184,6 +190,8 @@ class _Loop:
 
     def finish(self) -> None:
         """Leave the averaged parameters in the module."""
+        if self.zeros is not None:
+            self.zeros.finish(self.average)
         _put(self.module, self.average)
         for hooks in (self.student, self.teacher):
             if hooks is not None:
@@ -201,6 +209,7 @@ class _Loop:
             "steps": self.steps,
             "training": self.training.to_dict(),
             "random": torch.get_rng_state(),
+            "zeros": None if self.zeros is None else self.zeros.state(),
         }
         torch.save(state, target)
         write_whole(target.getvalue(), path)
@@ -219,6 +228,8 @@ class _Loop:
             self.average, self.steps = state["average"], state["steps"]
             self.epochs = [Epoch(**e) for e in state["epochs"]]
             torch.set_rng_state(state["random"].cpu())
+            if self.zeros is not None:
+                self.zeros.take(state["zeros"])
         except LoadError:
             raise
         except Exception as cause:

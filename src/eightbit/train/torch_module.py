@@ -37,21 +37,23 @@ class Trainable(nn.Module):
         for key in self.plan.start:
             value = torch.zeros(self.plan.start[key].shape)
             if key in self.plan.fixed:
-                self.register_buffer(_name(key), value)
+                self.register_buffer(parameter_name(key), value)
             else:
-                self.learned[_name(key)] = nn.Parameter(value)
+                self.learned[parameter_name(key)] = nn.Parameter(value)
 
     def numbers(self) -> dict[str, Tensor]:
         """Every number of the plan by its key."""
         return {
-            key: getattr(self, _name(key)) if key in self.plan.fixed else self.learned[_name(key)]
+            key: getattr(self, parameter_name(key))
+            if key in self.plan.fixed
+            else self.learned[parameter_name(key)]
             for key in self.plan.start
         }
 
     def kinds(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Each parameter with what it is: "weight", "bias" or "scale"."""
         for key in self.plan.learned:
-            yield key.partition(":")[0], self.learned[_name(key)]
+            yield key.partition(":")[0], self.learned[parameter_name(key)]
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The model's outputs: one bare, more as a tuple. Raises EngineError for another number of inputs."""
@@ -107,6 +109,6 @@ def _tensor(value: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(value).to(device)
 
 
-def _name(key: str) -> str:
+def parameter_name(key: str) -> str:
     """A key as PyTorch wants the names of parameters: without dots."""
     return key.replace(".", "/")
