@@ -124,6 +124,9 @@ LABELLED: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "dict": lambda x, y: {"input": x, "labels": y},
     "list of pairs": lambda x, y: [(x[:5], y[:5]), (x[5:], y[5:])],
     "one sample each": lambda x, y: [(x[i : i + 1], int(y[i])) for i in range(len(x))],
+    "no batch axis": lambda x, y: [(x[i], int(y[i])) for i in range(len(x))],
+    "Dataset": lambda x, y: torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)),
+    "tf.data, no batch axis": lambda x, y: tf.data.Dataset.from_tensor_slices((x, y)),
     "list of lists": lambda x, y: [[x[:5], y[:5]], [x[5:], y[5:]]],
     "inputs nested": lambda x, y: [((x[:5],), y[:5]), ((x[5:],), y[5:])],
     "generator": lambda x, y: ((x[i : i + 4], y[i : i + 4]) for i in range(0, len(x), 4)),
@@ -139,6 +142,7 @@ BARE: dict[str, Callable[[np.ndarray], Any]] = {
     "DataFrame": Frame,
     "lists of numbers": lambda x: x.tolist(),
     "list of arrays": lambda x: [x[:12], x[12:]],
+    "list of samples": list,
     "tuple of arrays": lambda x: (x[:12], x[12:]),
     "generator": lambda x: iter([x[:4], x[4:]]),
 }
@@ -329,11 +333,11 @@ def test_what_is_kept_of_a_generator_has_a_limit(
         ([({"input": X}, X, X)], "1 entries more"),
         (
             [[{"input": X, "mask": X}, np.zeros(SAMPLES)]],
-            r"inputs given: \['input', 'mask'\]; inputs of the model",
+            r"inputs given: \['input', 'mask'\]; inputs of the model: \['input'\]; use .*; labels go under 'labels'",
         ),
         (
             {"image": X, "labels": np.zeros(SAMPLES)},
-            r"inputs given: \['image'\]; inputs of the model: \['input'\]",
+            r"inputs given: \['image'\]; inputs of the model: \['input'\]; use those names$",
         ),
         ([[1.0, 2.0], [3.0]], "input 'input' of type list is not an array: .*inhomogeneous"),
         ([], "the data hold no batch"),

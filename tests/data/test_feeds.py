@@ -118,3 +118,23 @@ def test_empty_data_are_an_error(data: object) -> None:
 def test_data_that_hold_no_batches_say_what_to_give(data: object) -> None:
     with pytest.raises(CalibrationError, match="give an array, a dict of arrays, or an iterable"):
         list(batches(data, ONE, CalibrationError))
+
+
+@pytest.mark.parametrize(
+    ("shape", "specs", "sample"),
+    [
+        ((3,), ONE, True),
+        ((4,), ONE, False),
+        ((5,), TWO[1:], False),  # a sequence of a batch of sequences, or one number of each?
+        ((3, 4, 4), (TensorSpec("x", F32, (None, 3, None, None)),), True),
+        ((3, 4), (TensorSpec("x", F32, (4, 3, 4)),), True),
+        ((3,), (TensorSpec("x", F32, (None, 3), batch=-1),), False),  # no batch axis at all
+    ],
+)
+def test_a_sample_may_lack_the_batch_axis_where_no_other_can_be_meant(shape, specs, sample) -> None:  # type: ignore[no-untyped-def]
+    x = np.zeros(shape, F32)
+    if sample:
+        assert [b[specs[0].name].shape for b in batches([x, x], specs, CalibrationError)] == [(1, *shape)] * 2
+    else:
+        with pytest.raises(CalibrationError, match="add a batch axis"):
+            list(batches([x, x], specs, CalibrationError))

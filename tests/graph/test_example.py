@@ -98,6 +98,12 @@ def test_a_generator_still_begins_with_its_first_batch() -> None:
         ([(X, X, X, X, Y)], r"holds 5 entries, and the module takes 3 input\(s\) and labels"),
         ([], "hold no batch"),
         (iter([]), "hold no batch"),
+        (7, "data of type int cannot be used"),
+        ("calib.npz", "data of type str cannot be used"),
+        (
+            torch.utils.data.TensorDataset(torch.zeros(4, 3)),
+            "holds single samples, .*; give a DataLoader of it",
+        ),
     ],
 )
 def test_what_cannot_be_an_example(data: Any, said: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eightbit.data.given import given, leaves
+from eightbit.data.given import LABELS, given, leaves
 from eightbit.data.specs import TensorSpec
 from eightbit.errors import EightbitError
 
@@ -53,13 +53,14 @@ def batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
     """Iterate over `data` as checked batches.
 
     What they may be is said in `given`; labels are left out. Arrays with one axis more than their input has are
-    stacks of batches, along their first axis. Lengths of axes that may be cut to the graph's (`samples`) are not
+    stacks of batches, along their first axis; those that lack the first are one sample, if the second has a known
+    size that agrees. Lengths of axes that may be cut to the graph's (`samples`) are not
     checked yet.
     Raises `error` as `given` does, if `data` are empty, or if a batch does not fit `specs`.
     """
     count = 0
     for inputs, _ in given(data, specs, error):
-        for arrays in _unstacked(_named(inputs, specs, error), specs, error):
+        for arrays in _batched(_named(inputs, specs, error), specs, error):
             check_shapes(arrays, specs, error, early=True)
             _refuse_nan(arrays, error)
             yield {s.name: _converted(arrays[s.name], s, error) for s in specs}
@@ -107,7 +108,10 @@ def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
         parts = {str(k): v for k, v in value.items()}
         wanted = [s.name for s in specs]
         if set(parts) != set(wanted):
-            raise error(f"inputs given: {sorted(parts)}; inputs of the model: {wanted}; use those names")
+            hint = f"; labels go under '{LABELS}'" if set(wanted) < set(parts) else ""
+            raise error(
+                f"inputs given: {sorted(parts)}; inputs of the model: {wanted}; use those names{hint}"
+            )
     else:
         listed = [*leaves(value)]
         if any(isinstance(part, Mapping) for part in listed):
@@ -128,8 +132,11 @@ def _array(value: Any, spec: TensorSpec, error: type[EightbitError]) -> np.ndarr
         raise error(f"input '{spec.name}' of type {type(value).__name__} is not an array: {cause}") from cause
 
 
-def _unstacked(arrays: Feeds, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
-    """The batches of a stack, or the one batch that `arrays` are."""
+def _batched(arrays: Feeds, specs: Sequence[TensorSpec], error: type[EightbitError]) -> Iterator[Feeds]:
+    """The batches of a stack, or the one batch or sample that `arrays` are."""
+    if all(_is_sample(arrays[s.name], s) for s in specs):
+        yield {name: array[None] for name, array in arrays.items()}
+        return
     deep = [s.name for s in specs if arrays[s.name].ndim == len(s.shape) + 1]
     for spec in specs:
         if spec.name not in deep:
@@ -142,6 +149,17 @@ def _unstacked(arrays: Feeds, specs: Sequence[TensorSpec], error: type[EightbitE
         raise error(f"inputs of one stack hold different numbers of samples: {lengths}; make them equal")
     for i in range(lengths[deep[0]]):
         yield {n: a[i] if n in deep else a for n, a in arrays.items()}
+
+
+def _is_sample(array: np.ndarray, spec: TensorSpec) -> bool:
+    """Whether `array` lacks the batch axis alone: with two free axes in front it might as well lack the other."""
+    inner = spec.shape[1:]
+    return (
+        spec.batch in (None, 0)
+        and array.ndim == len(inner) > 0
+        and inner[0] is not None
+        and all(want in (None, got) for want, got in zip(inner, array.shape, strict=True))
+    )
 
 
 def _check_rank(array: np.ndarray, spec: TensorSpec, error: type[EightbitError]) -> None:

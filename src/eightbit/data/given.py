@@ -1,8 +1,9 @@
 """What a caller hands in, taken apart batch by batch: the inputs of the model here, the labels there.
 
 In: one array (a NumPy array, a tensor, a DataFrame, nested lists of numbers); a dict of arrays by input name, labels
-under `labels`; a tuple of arrays, inputs first and labels last; or an iterable of such batches (a list, a generator, a
-DataLoader, a tf.data.Dataset, a keras.utils.PyDataset). Inputs may be nested in tuples, as a model's states are.
+under `labels`; a tuple of arrays, inputs first and labels last; or an iterable of such batches, or of samples without a
+batch axis (a list, a generator, a DataLoader, a tf.data.Dataset, a keras.utils.PyDataset). Inputs may be nested in
+tuples, as a model's states are.
 Out: pairs (inputs, labels). Nothing is converted here, and only what would be lost is refused.
 """
 
@@ -95,8 +96,15 @@ def _batches(data: Any, specs: Sequence[TensorSpec], error: type[EightbitError])
     if isinstance(data, tuple | list):
         parts = [_fits(batch, specs) for batch in data]
         return [data] if data and not all(parts) and _is_one_batch(data, specs) else data
+    return walked(data, error)
+
+
+def walked(data: Any, error: type[EightbitError]) -> Iterable[Any]:
+    """What lies in `data` that are neither an array nor a dict. Raises `error` for what nothing lies in, or no end."""
+    if isinstance(data, tuple | list):
+        return data
     if not isinstance(data, Iterable) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[i] for i in range(len(data)))  # keras.utils.PyDataset
+        return (data[i] for i in range(len(data)))  # keras.utils.PyDataset, torch.utils.data.Dataset
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise error(
             f"data of type {type(data).__name__} cannot be used; give an array, a dict of arrays, "

@@ -8,6 +8,7 @@ it is the last one, and the module takes no more, or calls the parameter so, or 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -15,7 +16,8 @@ from itertools import chain
 from math import inf
 from typing import Any
 
-from eightbit.data.given import LABELS, is_group, is_whole, one_a_sample
+from eightbit.data.given import LABELS, is_group, is_whole, one_a_sample, walked
+from eightbit.data.replay import once
 from eightbit.errors import CalibrationError
 from eightbit.graph.source.keras_model import is_keras, needs_example
 from eightbit.graph.source.torch_module import is_torch, unwrapped
@@ -69,19 +71,19 @@ def example_from(takes: Takes, data: Any) -> tuple[Any, Any]:
 
 def _peek(data: Any, takes: Takes) -> tuple[Any, Any]:
     """The first batch of `data`, and data that still begin with it."""
-    if (
-        isinstance(data, Mapping)
-        or is_whole(data)
-        or not isinstance(data, Iterable)
-        or _is_batch(data, takes)
-    ):
+    if isinstance(data, Mapping) or is_whole(data) or _is_batch(data, takes):
         return data, data
-    batches = iter(data)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(data, torch.utils.data.Dataset) and not isinstance(data, Iterable):
+        raise CalibrationError(
+            f"a {type(data).__name__} holds single samples, and an example needs a batch axis; give a DataLoader of it"
+        )
+    batches = iter(walked(data, CalibrationError))
     try:
         first = next(batches)
     except StopIteration:
         raise CalibrationError("the calibration data hold no batch; give at least one") from None
-    return first, (chain([first], batches) if batches is data else data)
+    return first, chain([first], batches) if once(data) else data
 
 
 def _is_batch(data: Any, takes: Takes) -> bool:
