@@ -4,7 +4,7 @@ import onnx_ir as ir
 
 from eightbit.graph import names
 from eightbit.graph.model import add_constant
-from eightbit.graph.names import Names, counted, unique_name
+from eightbit.graph.names import Names, counted, unique_name, unique_node_name, unique_stem
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import fill_names
 from tests.graph.graphs import graph, normal, parse
@@ -61,3 +61,39 @@ def test_a_node_keeps_a_unique_name_even_behind_two_that_share_one() -> None:
     assert [node.name for node in model.graph] == ["n", "n_2", "n_1"]
     fill_names(model)
     assert [node.name for node in model.graph] == ["n", "n_2", "n_1"]
+
+
+def test_tensors_and_nodes_have_names_apart() -> None:
+    model = net()
+    for number, node in enumerate(model.graph):
+        node.name = f"n{number}"
+    assert [unique_name(model.graph, "n0"), unique_node_name(model.graph, "n0")] == ["n0", "n0_1"]
+    assert [unique_name(model.graph, "t"), unique_node_name(model.graph, "t")] == ["t_2", "t"]
+
+
+def test_a_stem_is_free_with_all_its_endings() -> None:
+    model = net()  # it has tensors x, w, t, t_1 and y
+    assert unique_stem(model.graph, "t", ("_q", "_1")) == "t_2"
+    with counted(model.graph):
+        assert [unique_stem(model.graph, "w", ("_q", "_s")) for _ in range(3)] == ["w", "w_2", "w_3"]
+        assert unique_name(model.graph, "w_2_q") == "w_2_q_1"
+
+
+def test_a_clone_counts_for_itself() -> None:
+    """It is made while names are counted, and takes the mark over."""
+    model = net()
+    with counted(model.graph):
+        unique_name(model.graph, "new")
+        clone = model.clone()
+        assert unique_name(clone.graph, "new") == "new"
+    add_constant(clone.graph, "new", normal(1))
+    assert unique_name(clone.graph, "new") == "new_1"
+    with counted(model.graph), counted(model.graph):
+        assert [unique_name(model.graph, "new") for _ in range(2)] == ["new", "new_1"]
+
+
+def test_a_long_stem_keeps_its_end() -> None:
+    model, stem = net(), "path/" * 50 + "kernel_q"
+    found = [unique_name(model.graph, stem), unique_node_name(model.graph, stem)]
+    assert found == [stem[-names.LONGEST :]] * 2
+    assert unique_stem(model.graph, stem, ("_s",)) == stem[-names.LONGEST :]
