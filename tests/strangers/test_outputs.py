@@ -122,6 +122,30 @@ def test_a_graph_without_an_output_is_refused() -> None:
     assert refused(lambda: eb.load(source), eb.LoadError) == said
 
 
+def test_buffers_weights_and_inputs_of_a_module(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 4)
+            self.register_buffer("grid", torch.arange(5.0))
+
+        def forward(self, x):
+            return self.layer(x), self.grid, self.layer.weight, x, self.grid.long()
+
+    torch.manual_seed(0)
+    module, x = Module().eval(), torch.randn(64, 8)
+    with torch.no_grad():
+        right = tuple(y.numpy() for y in module(x))
+    found = walk(
+        module, [x[:48]], [(x,)], tmp_path, floor=25, recipes=("plain",), example=x[:2], expected=[right]
+    )
+    q = found.quantized["plain"]
+    for y, trained in zip(q(x), eb.trainable(q)(x), strict=True):
+        np.testing.assert_array_equal(np.asarray(y), trained.detach().numpy())
+
+
 # Sequences, optionals, dictionaries
 
 

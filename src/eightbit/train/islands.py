@@ -341,6 +341,7 @@ RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Where": _where,
     "Cast": _cast,
+    "Constant": lambda ops, attributes: np.array(numpy_helper.to_array(attributes["value"])),
     "ConstantOfShape": _constant_of_shape,
     "DequantizeLinear": _dequantize,
 }

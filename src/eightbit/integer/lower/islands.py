@@ -98,7 +98,7 @@ class _Cutter:
     def hand_out(self, value: ir.Value) -> p.FloatIsland:
         """An island that hands out a constant."""
         name = str(value.name)
-        node = helper.make_node("Constant", [], [name], value=self.weights[name])
+        node = helper.make_node("Constant", [], [name], name, value=self.weights[name])
         return p.FloatIsland(name, (), (name,), self._serialized([node], [], [value], []), (), ())
 
     def cut(self, group: list[ir.Node]) -> p.Op:
