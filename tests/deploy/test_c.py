@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -30,6 +31,10 @@ from tests.small_net import images, small_net
 
 pytestmark = pytest.mark.usefixtures("cc")
 FIXED = [Arithmetic.TFLITE, Arithmetic.SINGLE]
+X86 = [("-O0",), ("-O1", "-mavx2"), ("-O1", "-march=native")]
+FLAGS = (
+    X86 if platform.machine() == "x86_64" else [("-O0",), ("-O2",)]
+)  # the kernels' ways: plain, AVX2, VNNI or NEON
 GRAPHS = 25  # compiled together, since a compiler takes longer to start than to read one
 
 
@@ -38,8 +43,8 @@ def test_every_operation_is_done_or_refused() -> None:
     assert not set(RULES) & set(REFUSED)
 
 
-@pytest.mark.parametrize("arithmetic", FIXED)
-def test_every_row_of_the_conformance_table(arithmetic: Arithmetic) -> None:
+@pytest.mark.parametrize(("arithmetic", "flags"), [*zip(FIXED, FLAGS, strict=False), (FIXED[0], FLAGS[-1])])
+def test_every_row_of_the_conformance_table(arithmetic: Arithmetic, flags: tuple[str, ...]) -> None:
     """Each is done without a difference, or refused for a reason."""
     programs, names, refused = [], [], {}
     for row in ROWS:
@@ -52,7 +57,7 @@ def test_every_row_of_the_conformance_table(arithmetic: Arithmetic) -> None:
             continue
         programs.append(program)
         names.append(row.name)
-    wrong = differing(programs, arithmetic, flags=("-O1",))
+    wrong = differing(programs, arithmetic, flags=flags)
     assert {names[i]: count for i, count in wrong.items()} == {}
     reasons = {
         "Softmax": "Softmax has no integer rule in C",
@@ -66,9 +71,9 @@ def test_every_row_of_the_conformance_table(arithmetic: Arithmetic) -> None:
     assert len(programs) > 100
 
 
-def _random_graphs(seeds: list[int], arithmetic: Arithmetic) -> None:
+def _random_graphs(seeds: list[int], arithmetic: Arithmetic, flags: tuple[str, ...]) -> None:
     programs = [random_program(seed, length=1 + seed % 9) for seed in seeds]
-    wrong = differing(programs, arithmetic)
+    wrong = differing(programs, arithmetic, flags=flags)
     assert {seeds[i]: count for i, count in wrong.items()} == {}
 
 
@@ -76,16 +81,16 @@ SEEDS = st.lists(st.integers(0, 2**32 - 1), min_size=GRAPHS, max_size=GRAPHS, un
 
 
 @settings(max_examples=1)
-@given(SEEDS, st.sampled_from(FIXED))
-def test_random_graphs(seeds: list[int], arithmetic: Arithmetic) -> None:
-    _random_graphs(seeds, arithmetic)
+@given(SEEDS, st.sampled_from(FIXED), st.sampled_from(FLAGS))
+def test_random_graphs(seeds: list[int], arithmetic: Arithmetic, flags: tuple[str, ...]) -> None:
+    _random_graphs(seeds, arithmetic, flags)
 
 
 @pytest.mark.slow
 @settings(max_examples=500 // GRAPHS)
-@given(SEEDS, st.sampled_from(FIXED))
-def test_five_hundred_random_graphs(seeds: list[int], arithmetic: Arithmetic) -> None:
-    _random_graphs(seeds, arithmetic)
+@given(SEEDS, st.sampled_from(FIXED), st.sampled_from(FLAGS))
+def test_five_hundred_random_graphs(seeds: list[int], arithmetic: Arithmetic, flags: tuple[str, ...]) -> None:
+    _random_graphs(seeds, arithmetic, flags)
 
 
 SCALE = """

@@ -22,6 +22,10 @@
 #include <immintrin.h>
 #define EB_VNNI 1
 #define EB_OFFSET 128u /* its products take unsigned codes: q + 128 */
+#elif !defined(EB_PLAIN) && defined(__AVX2__)
+#include <immintrin.h>
+#define EB_AVX2 1
+#define EB_OFFSET 0u
 #elif !defined(EB_PLAIN) && defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_NEON)
 #include <arm_neon.h>
 #define EB_NEON 1
@@ -194,6 +198,33 @@ static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy
     while (row < end) *row++ = 0;
 }
 
+#if defined(EB_AVX2)
+/* eb_products of two rows for 4 * `fours` channels: products of 16 bits, summed in pairs of neighbours. */
+static inline void eb_products_avx2(const int8_t *one, const int8_t *two, int32_t depth, const int8_t *weight,
+                                    int32_t channels, const uint32_t *bias, int32_t fours, int32_t *acc,
+                                    int32_t *acc_two) {
+    __m256i sum[2][4];
+    for (int32_t v = 0; v < fours; v++) sum[0][v] = sum[1][v] = _mm256_setzero_si256();
+    for (int32_t k = 0; k < depth; k += 4, weight += 4 * channels) {
+        const __m256i a = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_loadu_si32(one + k)));
+        const __m256i b = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_loadu_si32(two + k)));
+        for (int32_t v = 0; v < fours; v++) {
+            const __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(weight + 16 * v)));
+            sum[0][v] = _mm256_add_epi32(sum[0][v], _mm256_madd_epi16(a, w));
+            sum[1][v] = _mm256_add_epi32(sum[1][v], _mm256_madd_epi16(b, w));
+        }
+    }
+    for (int32_t v = 0; v < fours; v++) {
+        /* Each half holds two channels of both rows; the quarters are put in order. */
+        __m256i both = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[0][v], sum[1][v]), 0xd8);
+        const __m128i start = _mm_loadu_si128((const __m128i *)(const void *)(bias + 4 * v));
+        both = _mm256_add_epi32(both, _mm256_broadcastsi128_si256(start));
+        _mm_storeu_si128((__m128i *)(void *)(acc + 4 * v), _mm256_castsi256_si128(both));
+        _mm_storeu_si128((__m128i *)(void *)(acc_two + 4 * v), _mm256_extracti128_si256(both, 1));
+    }
+}
+#endif
+
 /* acc[r][j] = bias + sum of codes * weights, for `rows` rows of codes and `lanes` output channels from `first` on. */
 static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows, const int8_t *weight,
                                int32_t channels, const uint32_t *bias, int32_t lanes,
@@ -232,15 +263,29 @@ static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows,
         return;
     }
 #endif
+    int32_t done = 0;
+#if defined(EB_AVX2)
+    done = lanes - lanes % 4;
+    for (int32_t r = 0; r < rows; r += 2) {
+        const int8_t *one = codes + r * depth, *two = r + 1 < rows ? one + depth : one;
+        if (done == EB_LANES) {
+            eb_products_avx2(one, two, depth, weight, channels, bias, 4, acc[r], acc[r + 1]);
+            continue;
+        }
+        for (int32_t j = 0; j < done; j += 4)
+            eb_products_avx2(one, two, depth, weight + 4 * j, channels, bias + j, 1, acc[r] + j, acc[r + 1] + j);
+    }
+    if (done == lanes) return;
+#endif
     for (int32_t r = 0; r < rows; r++) {
-        for (int32_t j = 0; j < lanes; j++) sum[r][j] = bias[j];
+        for (int32_t j = done; j < lanes; j++) sum[r][j] = bias[j];
         for (int32_t k = 0; k < depth; k += 4) {
             const int8_t *x = codes + r * depth + k, *w = weight + k * channels;
-            for (int32_t j = 0; j < lanes; j++)
+            for (int32_t j = done; j < lanes; j++)
                 sum[r][j] += (uint32_t)(x[0] * w[4 * j] + x[1] * w[4 * j + 1] + x[2] * w[4 * j + 2] +
                                         x[3] * w[4 * j + 3]);
         }
-        for (int32_t j = 0; j < lanes; j++) acc[r][j] = (int32_t)sum[r][j];
+        for (int32_t j = done; j < lanes; j++) acc[r][j] = (int32_t)sum[r][j];
     }
 #endif
 }
