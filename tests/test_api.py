@@ -16,6 +16,8 @@ PUBLIC = [
     "prune",
     "Magnitude",
     "Reconstruction",
+    "BatchNormScale",
+    "Taylor",
     "Sparsity",
     "Recipe",
     "Weights",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         quantize,
         save_weights,
     )
-    from eightbit.pruning.importance import Magnitude, Reconstruction
+    from eightbit.pruning.importance import BatchNormScale, Magnitude, Reconstruction, Taylor
     from eightbit.pruning.prune import prune
     from eightbit.pruning.sparsity import Sparsity
     from eightbit.quant.choose.recipe import (
@@ -64,6 +64,8 @@ _HOME = {
     "prune": "pruning.prune",
     "Magnitude": "pruning.importance",
     "Reconstruction": "pruning.importance",
+    "BatchNormScale": "pruning.importance",
+    "Taylor": "pruning.importance",
     "Sparsity": "pruning.sparsity",
     "Recipe": "quant.choose.recipe",
     "Weights": "quant.choose.recipe",

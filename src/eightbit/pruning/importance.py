@@ -12,6 +12,7 @@ which is counted as a part of the spread trace(W H Wᵀ) of the layer's output. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -20,12 +21,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.errors import CalibrationError
+from eightbit.data.specs import specs
+from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.model import constant
 from eightbit.graph.samples import samples
 from eightbit.pruning.channels import Channels
 from eightbit.pruning.effect import costs_of_units
 from eightbit.pruning.fit import fits
+from eightbit.pruning.source_scores import norm_scales, taylor_rows
 from eightbit.quant.encode.layers import TAKES_BIAS
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
@@ -46,7 +49,9 @@ class Magnitude:
     def __post_init__(self) -> None:
         check(self)
 
-    def scores(self, channels: Channels, data: Any = None, progress: Progress | None = None) -> Scores:
+    def scores(
+        self, channels: Channels, data: Any = None, *, source: Any = None, progress: Progress | None = None
+    ) -> Scores:
         """The importance of every unit; the data are not looked at."""
         found = np.zeros(channels.size)
         for use in channels.found.uses:
@@ -70,7 +75,9 @@ class Reconstruction:
 
     needs_data = True
 
-    def scores(self, channels: Channels, data: Any = None, progress: Progress | None = None) -> Scores:
+    def scores(
+        self, channels: Channels, data: Any = None, *, source: Any = None, progress: Progress | None = None
+    ) -> Scores:
         """The importance of every unit. Raises CalibrationError without data."""
         if data is None:
             raise CalibrationError("Reconstruction() looks at data; give some, or choose Magnitude()")
@@ -124,4 +131,59 @@ def by_unit(channels: Channels, labels: NDArray[np.int64], values: NDArray[np.fl
     return np.bincount(units[known], values[known], minlength=channels.size).astype(np.float64)
 
 
-Importance = Magnitude | Reconstruction
+@dataclass(frozen=True)
+class BatchNormScale:
+    """The scale |gamma| of the BatchNorm behind the layers that make a unit; units without one stay.
+
+    `prune` must be given the torch module, or an ONNX file that still has its BatchNormalization: `load` folds it.
+    Source: Liu et al. 2017, arXiv 1708.06519 (network slimming).
+    """
+
+    needs_data = True
+
+    def scores(
+        self, channels: Channels, data: Any = None, *, source: Any = None, progress: Progress | None = None
+    ) -> Scores:
+        """The importance of every unit. Raises QuantizationError for a source without BatchNorm."""
+        return by_makers(channels, norm_scales(source, data, specs(channels.model)))
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """What the loss changes without the channels of a unit, to first order, squared, in the mean over labelled batches.
+
+    For torch modules, given to `prune` as they are: a graph has no gradients. Source: Molchanov et al. 2019, arXiv
+    1906.10771, with a gate behind the BatchNorm where there is one.
+    """
+
+    needs_data = True
+
+    def scores(
+        self, channels: Channels, data: Any = None, *, source: Any = None, progress: Progress | None = None
+    ) -> Scores:
+        """The importance of every unit. Raises QuantizationError for a source that is no torch module."""
+        return by_makers(channels, taylor_rows(source, data, specs(channels.model)))
+
+
+def by_makers(channels: Channels, rows: Mapping[str, NDArray[np.float64]]) -> Scores:
+    """Scores of layers' output channels (C,) by node, summed by unit; infinite for units of none of these layers."""
+    found, known = np.zeros(channels.size), np.zeros(channels.size, bool)
+    for use in channels.found.uses:
+        name = str(use.node.name)
+        if use.made is not None and name in rows:
+            labels = use.axes[use.made]
+            if rows[name].shape != labels.shape:
+                raise QuantizationError(
+                    f"layer {name!r} makes {len(labels)} channels in the graph and {len(rows[name])} in its source"
+                )
+            found += by_unit(channels, labels, rows[name])
+            units = channels.units(labels)
+            known[units[units >= 0]] = True
+    if not known.any():
+        raise QuantizationError(
+            f"none of the layers {', '.join(map(repr, list(rows)[:4]))} makes channels that can be removed"
+        )
+    return np.where(known, found, np.inf)
+
+
+Importance = Magnitude | Reconstruction | BatchNormScale | Taylor

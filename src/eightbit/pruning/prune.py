@@ -48,7 +48,8 @@ def prune(
     together: those of a residual stage, a depthwise convolution, every group of a grouped one, the hidden units of a
     transformer's feed-forward layers, whole heads of attention. Outputs of the model keep theirs. `importance` ranks
     them: `Reconstruction()` by what the outputs lose on the data (the default with data), `Magnitude()` by weights (the
-    default without). A group that loses channels keeps a number that `multiple` divides, and no less than the share
+    default without), and where `model` is a torch module `BatchNormScale()` and, by the gradients of labelled data,
+    `Taylor()`. A group that loses channels keeps a number that `multiple` divides, and no less than the share
     `floor`.
 
     `sparsity` is the share of zero weights, or a `Sparsity`; `pattern="2:4"` keeps two of every four weights along the
@@ -66,6 +67,7 @@ def prune(
     fit = argument("compensate", compensate, bool | None)
     if share is None and zeros is None:
         raise QuantizationError('say what shall go: macs=0.5, sparsity=0.9 or pattern="2:4"')
+    source, labelled = model, data
     model, data = with_data(model, data)
     graph = model.ir
     if fit and data is None:
@@ -74,7 +76,9 @@ def prune(
     data = None if data is None else replayable(data, specs(graph))
     if share is not None:
         found = channels(graph, sample_shapes(graph, data))
-        scores = (chosen or (Magnitude() if data is None else Reconstruction())).scores(found, data, progress)
+        ranking = chosen or (Magnitude() if data is None else Reconstruction())
+        seen = data if isinstance(ranking, Reconstruction) else labelled
+        scores = ranking.scores(found, seen, source=source, progress=progress)
         keep = select(found, scores, share, multiple=step, floor=least)
         fitted = compensated(found, keep, data, progress=progress) if fit else graph
         graph = cut(fitted, found, keep)

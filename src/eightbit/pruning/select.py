@@ -43,7 +43,13 @@ def select(
     budget = macs * now
     while now > budget:
         fewer = np.array([_fewer(g, int(n), multiple, floor) for g, n in zip(groups, alive, strict=True)])
-        able = np.flatnonzero(fewer < alive)
+        lost = np.array(
+            [
+                scores[units[len(units) - n : len(units) - m]].sum()
+                for units, n, m in zip(ranked, alive, fewer, strict=True)
+            ]
+        )
+        able = np.flatnonzero((fewer < alive) & np.isfinite(lost))
         if not len(able):
             raise QuantizationError(
                 f"macs={macs:g} cannot be met: {macs * now / budget:.3f} of the multiplications are left where every "
@@ -53,11 +59,7 @@ def select(
         variants = np.repeat(alive[:, None], len(able), axis=1)
         variants[able, np.arange(len(able))] = fewer[able]
         left = total(variants)
-        lost = []
-        for i in able:
-            gone = len(groups[i].units) - alive[i]
-            lost.append(scores[ranked[i][gone : len(groups[i].units) - fewer[i]]].sum())
-        best = int(np.argmin(np.array(lost) / np.maximum(now - left, 1e-9)))
+        best = int(np.argmin(lost[able] / np.maximum(now - left, 1e-9)))
         alive[able[best]], now = fewer[able[best]], float(left[best])
     keep = np.ones(channels.size, bool)
     for units, n in zip(ranked, alive, strict=True):
