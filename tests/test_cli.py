@@ -552,10 +552,14 @@ def test_a_folder_of_pictures_is_what_their_arrays_are(folder: Path):
             call("compare", net, q, "-d", classes, "--margin", 0.9, "--json", *how),
             call("tune", net, "-c", photos, "-d", classes, *budget, *how),
             call("bench", net, q, "-d", photos, "--batch", 3, "--rounds", 5, *how),
+            call("export", q, "-d", photos, "-o", folder / f"c{ending}", *how),
+            call("prune", net, "-c", photos, "--macs", 0.6, "-o", folder / f"p{ending}", *how),
         ]
-        assert [d.exit_code for d in done] == [0] * 5, [d.stderr for d in done]
+        assert [d.exit_code for d in done] == [0] * 7, [d.stderr for d in done]
+        files = (q, folder / f"c{ending}" / "selftest.c", folder / f"p{ending}")
         with np.load(folder / f"y{ending}") as y:
-            results.append((q.read_bytes(), y["logits"].tolist(), done[2].stdout, done[3].stdout))
+            written = [file.read_bytes() for file in files]
+            results.append((written, y["logits"].tolist(), done[2].stdout, done[3].stdout))
         said = f"Note: the folders in {classes} are taken for classes 0 (a) to 4 (e)\n"
         assert done[2].stderr == ("" if ending else said)
     assert results[0] == results[1]

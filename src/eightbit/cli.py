@@ -421,11 +421,20 @@ def run_command(
 @click.option("-o", "--output", type=FILE, required=True, help="The folder to write to.")
 @click.option("--arithmetic", type=ARITHMETIC, default="tflite", show_default=True, help="How to round.")
 @click.option("--name", default="net", show_default=True, help="What files and functions are called.")
-@click.option("-d", "--data", "data_file", type=FILE, help="Inputs for the self-test, .npz; default: random.")
-def export_command(model: Path, output: Path, arithmetic: str, name: str, data_file: Path | None) -> None:
+@click.option(
+    "-d",
+    "--data",
+    "data_file",
+    type=FILE,
+    help="Inputs for the self-test, .npz or pictures; default: random.",
+)
+@_takes_data("--size", "--crop")
+def export_command(
+    model: Path, output: Path, arithmetic: str, name: str, data_file: Path | None, read: _Reader
+) -> None:
     """Write the int8 MODEL as C99 that needs no library: sources, a self-test, a Makefile; `make check` tries it."""
     q = open_quantized(model)
-    data = None if data_file is None else npz_for(q.ir, data_file, ExportError)
+    data = None if data_file is None else read(q.ir, data_file, ExportError)
     _say(export(q, output, arithmetic=arithmetic, name=name, data=data))
 
 
