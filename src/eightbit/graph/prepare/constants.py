@@ -69,7 +69,7 @@ def squeeze_to_reshape(model: ir.Model) -> int:
 
 
 def drop_no_ops(model: ir.Model) -> int:
-    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad that change nothing; returns how many."""
+    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad, Sum that change nothing; returns how many."""
     return sum(bypass(node, source) for node in list(model.graph) if (source := _passes_on(node)) is not None)
 
 
@@ -83,7 +83,10 @@ def _passes_on(node: ir.Node) -> ir.Value | None:
     if is_op(node, "Dropout"):
         training = constant(input_at(node, 2))
         off = input_at(node, 2) is None or (training is not None and not training.any())
-        return source if off and (len(node.outputs) == 1 or not node.outputs[1].uses()) else None
+        mask = node.outputs[1] if len(node.outputs) > 1 else None
+        return source if off and (mask is None or not (mask.uses() or mask.is_graph_output())) else None
+    if is_op(node, "Sum", "Mean", "Max", "Min", "Concat") and len(node.inputs) == 1:
+        return source
     if is_op(node, "Cast"):
         return source if source.dtype is not None and int(source.dtype) == attribute(node, "to") else None
     if is_op(node, "Transpose"):
