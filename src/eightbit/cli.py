@@ -97,10 +97,36 @@ class _Size(click.ParamType):
         return int(sides[0]), int(sides[-1])
 
 
+class _Constant(click.ParamType):
+    """The name of an input and what it always holds: sr=16000, mask=[true, false]."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is no NAME=VALUE such as sr=16000.", param, ctx)
+        try:
+            array = np.asarray(json.loads(text))
+        except ValueError:  # a text that is no JSON, or lists of different lengths
+            array = np.asarray(None)
+        if array.dtype.kind not in "biuf":
+            self.fail(f"{text!r} is no number, true or false, or list of them in brackets.", param, ctx)
+        return name, array
+
+
 FILE = click.Path(path_type=Path)
 THREADS = click.IntRange(1, MOST_THREADS)
 ARITHMETIC = click.Choice([arithmetic.value for arithmetic in Arithmetic])
+CONSTANTS = click.option(
+    "--constant",
+    "constants",
+    multiple=True,
+    type=_Constant(),
+    help="An input that always holds the same: sr=16000.",
+)
 Tick = Callable[[str, int], None]
+_Held = tuple[tuple[str, np.ndarray], ...]
 
 
 class _Commands(click.Group):
@@ -234,9 +260,16 @@ def main() -> None:
 @click.option(
     "--refine", "refined", is_flag=True, help="Learn codes, biases and scales from MODEL's answers, too."
 )
+@CONSTANTS
 @_takes_data("--size", "--crop")
 def quantize_command(
-    model: Path, calibration: Path, output: Path, recipe: Path | None, refined: bool, read: _Reader
+    model: Path,
+    calibration: Path,
+    output: Path,
+    recipe: Path | None,
+    refined: bool,
+    constants: _Held,
+    read: _Reader,
 ) -> None:
     """Turn the float MODEL (.onnx) into int8.
 
@@ -246,7 +279,7 @@ def quantize_command(
     """
     _check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
-    graph = _load(model)
+    graph = _load(model, constants)
     data = read(graph.ir, calibration, CalibrationError)
     with _bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:
         q = (refine if refined else quantize)(graph, data, chosen, progress=tick)
@@ -276,6 +309,7 @@ def quantize_command(
 @click.option("--multiple", type=int, default=1, show_default=True, help="What divides numbers of channels.")
 @click.option("--floor", type=_Number(), default=0.1, show_default=True, help="Share of channels that stays.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@CONSTANTS
 @_takes_data("--size", "--crop")
 def prune_command(
     model: Path,
@@ -287,6 +321,7 @@ def prune_command(
     multiple: int,
     floor: float,
     as_json: bool,
+    constants: _Held,
     read: _Reader,
 ) -> None:
     """Take channels out of the float MODEL (.onnx), or set weights to zero, without training.
@@ -294,7 +329,7 @@ def prune_command(
     With data the weights that are left are fitted anew, so that the layers give what they gave.
     """
     _check_places(output, beside=(model, calibration))
-    graph = _load(model)
+    graph = _load(model, constants)
     data = None if calibration is None else read(graph.ir, calibration, CalibrationError)
     with _bars({} if data is None else {"moments": data.rows}) as tick:
         pruned = prune(
@@ -332,6 +367,7 @@ def prune_command(
 @click.option("--bits", type=_Number(), help="Most bits a weight in the mean, as the file stores them.")
 @click.option("--workers", type=THREADS, default=1, show_default=True, help="Processes to try in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@CONSTANTS
 @_takes_data("--crop")
 def tune_command(
     model: Path,
@@ -343,6 +379,7 @@ def tune_command(
     save_recipe: Path | None,
     workers: int,
     as_json: bool,
+    constants: _Held,
     read: _Reader,
     **limits: float | None,
 ) -> None:
@@ -352,7 +389,7 @@ def tune_command(
     _check_places(save_recipe, beside=(model,))
     target = Target(**limits)
     start = None if recipe is None else read_recipe(recipe)
-    graph = _load(model)
+    graph = _load(model, constants)
     seen = read(graph.ir, calibration, CalibrationError)
     others = [None if f is None else read(graph.ir, f, EngineError) for f in (data_file, held_out)]
     with _bars({"calibrate": seen.rows, "moments": seen.rows}) as tick:
@@ -454,6 +491,7 @@ def export_command(
 @click.option("--latency", is_flag=True, help="Also measure the time of one sample.")
 @click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@CONSTANTS
 @_takes_data("--size", "--crop")
 def compare_command(
     float_model: Path,
@@ -465,10 +503,11 @@ def compare_command(
     latency: bool,
     threads: int | None,
     as_json: bool,
+    constants: _Held,
     read: _Reader,
 ) -> None:
     """Say what quantization changed between FLOAT_MODEL and INT8_MODEL."""
-    model = _load(float_model)
+    model = _load(float_model, constants)
     q = int8_form(model, int8_model)
     data = read(model.ir, data_file, EngineError)
     if margin is not None and not data.has_labels:
@@ -523,6 +562,7 @@ def inspect_command(model: Path, as_json: bool) -> None:
 @click.option("--seconds", type=_Number(0), default=10.0, show_default=True, help="Time to spend, about.")
 @click.option("--threads", type=THREADS, help="Threads of ONNX Runtime; default: every core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@CONSTANTS
 @_takes_data("--size", "--crop")
 def bench_command(
     float_model: Path,
@@ -533,10 +573,11 @@ def bench_command(
     seconds: float,
     threads: int | None,
     as_json: bool,
+    constants: _Held,
     read: _Reader,
 ) -> None:
     """Time both models in ONNX Runtime, taking turns, and give the medians and their ratio."""
-    model, q = _load(float_model), open_quantized(int8_model)
+    model, q = _load(float_model, constants), open_quantized(int8_model)
     if data_file is None:
         feeds = _random(model.inputs, batch)
     else:
@@ -565,10 +606,10 @@ def bench_command(
     _say(Table("", ("model", "ms>", "ratio>"), rows, how))
 
 
-def _load(path: Path) -> Model:
+def _load(path: Path, constants: _Held) -> Model:
     """The float model of a file; what loading did that its owner should know of goes to stderr."""
     with _status("load"):
-        model = load(path)
+        model = load(path, constants=dict(constants))
     for text in model.notes:
         click.echo(f"Note: {text}", err=True)
     return model

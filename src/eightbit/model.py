@@ -181,15 +181,16 @@ class QuantizedModel(_Runnable):
         return save_graph(self.ir, path, _opened)
 
 
-def load(source: Any, example: Any = None) -> Model:
+def load(source: Any, example: Any = None, *, constants: Mapping[str, Any] | None = None) -> Model:
     """A float model from a torch.nn.Module (with an `example` input), a keras.Model, a model's path or an ONNX proto.
 
     Paths: files of ONNX, of Keras (.keras, .h5), of torch.export (.pt2), and folders of TensorFlow SavedModels.
 
-    The graph is prepared for quantization: BatchNorm and constants folded, names kept. Raises LoadError, also for a
-    graph that holds codes already.
+    `constants` hold inputs to one value, by name: `load("vad.onnx", constants={"sr": 16000})` leaves the model without
+    the input and with the one branch that is taken. The graph is prepared for quantization: BatchNorm and constants
+    folded, names kept. Raises LoadError, also for a graph that holds codes already.
     """
-    graph = load_graph(source, example)
+    graph = load_graph(source, example, constants=constants)
     node = first_codes(graph)
     if node is not None:
         raise LoadError(

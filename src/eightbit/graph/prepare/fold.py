@@ -21,6 +21,7 @@ from eightbit.graph.notes import note
 from eightbit.graph.prepare import (
     affine_layers,
     attention,
+    branches,
     constants,
     rows,
     sequences,
@@ -37,6 +38,7 @@ Pass = Callable[[ir.Model], int]
 # Constants first: what the others match on must be visible as an initializer.
 PASSES: tuple[Pass, ...] = (
     settle.settle,
+    branches.take_known_branches,
     constants.drop_no_ops,
     constants.squeeze_to_reshape,
     spatial.explicit_windows,

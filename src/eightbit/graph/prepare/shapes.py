@@ -105,7 +105,8 @@ def _follow(value: ir.Value, known: Known) -> tuple[Dim, ...] | None:
         dims = symbols(node.inputs[0])
         return None if dims is None else dims[attribute(node, "start", 0) : attribute(node, "end", len(dims))]
     if node.op_type == "Size":
-        return None
+        sizes = _integers(symbols(node.inputs[0]))
+        return None if sizes is None else (math.prod(sizes),)
     parts = [_entries(v, known) for v in node.inputs]
     first = parts[0]
     if first is None:

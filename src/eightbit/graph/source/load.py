@@ -7,6 +7,7 @@ has unique node and tensor names, and carries no exporter metadata. `fold.prepar
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -18,6 +19,7 @@ from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
 from eightbit.graph.model import OURS, check_weights
 from eightbit.graph.source import keras_model, naming, onnx_file, torch_module
+from eightbit.graph.source.constants import hold_constant
 from eightbit.graph.source.operands import check_operands
 from eightbit.graph.source.paths import from_path
 from eightbit.graph.source.precision import to_float32
@@ -26,12 +28,15 @@ WEIGHTS_APART = 4
 """The first IR version whose weights need not be among the inputs of a graph."""
 
 
-def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> ir.Model:
+def load_graph(
+    source: Any, example: Any = None, *, name: str | None = None, constants: Mapping[str, Any] | None = None
+) -> ir.Model:
     """Turn `source` into a float graph.
 
     `source`: a torch.nn.Module (needs `example`, one input set), a torch.export.ExportedProgram, a keras.Model (needs
     one if it is subclassed), a path (see `from_path`), the bytes of an ONNX file, an onnx.ModelProto or an
-    onnx_ir.Model; `name` replaces the graph's name. The source is not changed.
+    onnx_ir.Model; `name` replaces the graph's name, `constants` hold inputs (see
+    `hold_constant`). The source is not changed.
     Raises LoadError (unreadable, unsafe, not finite, op unknown to ONNX Runtime) or MissingExtra.
     """
     if isinstance(source, ir.Model):
@@ -55,7 +60,9 @@ def load_graph(source: Any, example: Any = None, *, name: str | None = None) -> 
             f"a {type(source).__name__} cannot be loaded; give a torch.nn.Module, a keras.Model, "
             "the path of a model's file or an onnx.ModelProto"
         )
-    return _finished(model, name)
+    finished = _finished(model, name)
+    hold_constant(finished, constants or {})
+    return finished
 
 
 def _finished(model: ir.Model, name: str | None) -> ir.Model:
