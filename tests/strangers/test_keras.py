@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import eightbit as eb
+from eightbit.cli import main
 from tests.strangers.walk import Walked, assert_same_function, refused, sqnr_db, walk
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -178,6 +180,34 @@ def test_sizes_that_are_free_stay_free() -> None:
         assert_same_function(expected(net, x), (model(x),))
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_other_precisions_are_float32_here(policy: str, tmp_path: Path) -> None:
+    """The right value is that of the same weights in float32, rounded as Keras rounds them where it computes."""
+
+    def net(policy: str) -> Any:
+        keras.utils.set_random_seed(0)
+        stack = [layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+        for i, layer in enumerate(stack):
+            stack[i] = type(layer).from_config(layer.get_config() | {"dtype": policy})
+        return keras.Sequential([keras.Input((6, 6, 2)), *stack])
+
+    half, wide = net(policy), net("float32")
+    coarse = tf.as_dtype(half.layers[0].compute_dtype).as_numpy_dtype
+    wide.set_weights([w.astype(coarse).astype(np.float32) for w in half.get_weights()])
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype(np.float32)
+    walked = walk(half, [x], [(x,)], tmp_path, floor=18, recipes=["plain"], expected=[expected(wide, x)])
+    (note,) = walked.model.notes
+    assert note.endswith("in the model is float32 here, inputs and outputs included")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_whole_numbers_that_keras_casts_itself(dtype: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 200, (16, 6, 6, 2)).astype(dtype)
+    road(small(), [x], tmp_path)
+    net = keras.Sequential([keras.Input((6, 6, 2), dtype=dtype), layers.Rescaling(1 / 255), *small().layers])
+    assert [spec.dtype for spec in road(net, [x], tmp_path).model.inputs] == [np.dtype(dtype)]
+
+
 @pytest.mark.slow
 def test_efficientnet_has_one_input() -> None:
     net = keras.applications.EfficientNetB0(weights=None, input_shape=(32, 32, 3), classes=10)
@@ -211,6 +241,18 @@ def test_paths_of_files_and_folders(name: str, tmp_path: Path) -> None:
     else:
         net.export(path, verbose=False)
     walk(path, [x], [(x,)], tmp_path, floor=18, recipes=["plain"], expected=[expected(net, x)])
+
+
+@KERAS_SAVES
+def test_paths_on_the_command_line(tmp_path: Path) -> None:
+    net, data, int8 = small(), tmp_path / "x.npz", tmp_path / "int8.onnx"
+    np.savez(data, picture=np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype(np.float32))
+    net.save(tmp_path / "net.keras")
+    net.export(tmp_path / "net", verbose=False)
+    for name in ("net.keras", "net"):
+        words = ["quantize", str(tmp_path / name), "-c", str(data), "-o", str(int8)]
+        result = CliRunner().invoke(main, words)
+        assert (result.exit_code, f"of {tmp_path / name}" in result.output) == (0, True), result.output
 
 
 @KERAS_SAVES

@@ -168,6 +168,22 @@ def test_numpy_examples_of_any_float_type_do(tmp_path: Path) -> None:
     assert_same_function(expected(net, x), arrays(call(model, (x.numpy(),))))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_precisions_are_float32_here(dtype: str, tmp_path: Path) -> None:
+    """The right value is that of the same weights in float32, whatever the example's type."""
+    net, (x, _) = linear().to(getattr(torch, dtype)), batch(16)
+    feed = (x.numpy(),)
+    wide = linear()
+    wide.load_state_dict({name: value.float() for name, value in net.state_dict().items()})
+    walked = walk(
+        net, [feed], [feed], tmp_path, floor=20, recipes=["plain"], example=x, expected=[expected(wide, x)]
+    )
+    assert walked.model.notes == (
+        f"what is {dtype} in the model is float32 here, inputs and outputs included",
+    )
+    assert next(net.parameters()).dtype == getattr(torch, dtype)
+
+
 def exported() -> Any:
     free = ({0: torch.export.Dim.DYNAMIC},)
     return torch.export.export(linear().eval(), (torch.randn(2, 3, 2, 2),), dynamic_shapes=free)
