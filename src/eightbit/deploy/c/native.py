@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,7 +15,7 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.compiler import library
 from eightbit.deploy.c.folder import kernel_header, network
 from eightbit.deploy.c.prepare import shapes_of
-from eightbit.deploy.c.text import header, source
+from eightbit.deploy.c.text import Network, header, source
 from eightbit.errors import EngineError, ExportError
 from eightbit.integer.program import Codes, Program
 
@@ -33,13 +33,7 @@ class Native:
             self.net = network(program, arithmetic)
         except ExportError as cause:
             raise EngineError(f"the engine 'native' cannot run this: {cause}") from cause
-        files = {
-            "net.c": source(self.net),
-            "net.h": header(self.net),
-            "eb_kernels.h": kernel_header("eb_kernels.h"),
-        }
-        self._run = library(files).net_run
-        self._run.restype = None
+        self._run = compiled(self.net)
         self._one_at_a_time = threading.Lock()  # the arena is static
         plan, pairs = self.net.plan, shapes_of(program, batch=2)
         self._cut = [pairs[port.codes] != port.shape for port in plan.inputs]
@@ -79,6 +73,16 @@ class Native:
                 arrays = [q[i] if cut else q for q, cut in zip(given, self._cut, strict=True)]
                 self._run(*(ctypes.c_void_p(a.ctypes.data) for a in (*arrays, *(q[i] for q in made))))
         return [q[0] if count == 1 else q.reshape(-1, *q.shape[2:]) for q in made]
+
+
+def compiled(net: Network) -> Callable[..., None]:
+    """`net_run` of a network, which takes pointers to codes: inputs, then outputs. Raises EngineError."""
+    files = {f"{net.name}.c": source(net), f"{net.name}.h": header(net)}
+    run: Callable[..., None] = getattr(
+        library(files | {"eb_kernels.h": kernel_header("eb_kernels.h")}), f"{net.name}_run"
+    )
+    run.restype = None  # type: ignore[attr-defined]
+    return run
 
 
 def native(program: Program, arithmetic: Arithmetic) -> Native:
