@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -36,6 +37,21 @@ def tool() -> Tool:
         if found is None:
             _without(f"no {name} (Debian: apt install {PACKAGES.get(name, name)})")
         return str(found)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def sanitizer(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    """A function that gives the path of a C compiler whose sanitizers are there, too: Debian ships clang without."""
+    place = tmp_path_factory.mktemp("sanitizer")
+    (place / "a.c").write_text("int main(void) { return 0; }")
+
+    def find(name: str) -> str:
+        command = [tool(name), "-fsanitize=address,undefined", "a.c"]
+        if subprocess.run(command, cwd=place, capture_output=True, check=False).returncode:
+            _without(f"{name} has no sanitizers (Debian: apt install libclang-rt-dev, or libgcc-VERSION-dev)")
+        return tool(name)
 
     return find
 

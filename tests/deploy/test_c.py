@@ -167,6 +167,7 @@ def check(folder: Path, cc: str, flags: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+Tool = Callable[[str], str]
 SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
@@ -175,10 +176,10 @@ SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 @pytest.mark.parametrize("arithmetic", ["tflite", "single"])
 def test_the_self_test_passes(
-    q: eb.QuantizedModel, tmp_path: Path, arithmetic: str, name: str, flags: str, tool: Callable[[str], str]
+    q: eb.QuantizedModel, tmp_path: Path, arithmetic: str, name: str, flags: str, tool: Tool, sanitizer: Tool
 ) -> None:
     written = eb.export(q, tmp_path / "net_c", arithmetic=arithmetic)
-    done = check(written.path, tool(name), flags)
+    done = check(written.path, (sanitizer if flags == SANITIZE else tool)(name), flags)
     assert done.returncode == 0, done.stderr
     assert "ok: net, 4 vectors, digest" in done.stdout
 
