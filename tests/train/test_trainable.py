@@ -134,6 +134,27 @@ def test_rows_of_a_table_are_those_of_the_engines():
     assert_same_codes(eb.trainable(q), q, ids)
 
 
+def test_a_transformer_is_trained_as_it_runs():
+    """Places counted by Range, shapes that go from one node in float to another: known, and no matter for gradients."""
+
+    class Sentences(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places = torch.nn.Embedding(500, 32), torch.nn.Embedding(64, 32)
+            self.layer = torch.nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True)
+
+        def forward(self, ids):
+            return self.layer(self.words(ids) + self.places(torch.arange(ids.shape[1]))).mean(1)
+
+    torch.manual_seed(0)
+    ids = np.random.default_rng(0).integers(0, 500, (32, 7))
+    module = eb.trainable(Sentences(), ids, eb.Recipe(weights=eb.Weights(bits=4)))
+    x = np.random.default_rng(1).integers(0, 500, (16, 5))
+    assert_same_codes(module, eb.quantize(module), x)
+    module.train()(torch.from_numpy(x)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for _, p in module.kinds())
+
+
 def test_a_model_from_a_file_has_no_recipe(net: eb.Model, tmp_path):
     q = eb.quantize(net, images(8), eb.Recipe.plain())
     with pytest.raises(eb.QuantizationError, match="lost its recipe"):

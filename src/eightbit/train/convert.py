@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from eightbit.errors import QuantizationError
-from eightbit.integer.program import FloatIsland, Op, Program
+from eightbit.integer.program import FloatIsland, Program
 from eightbit.model import QuantizedModel, Report
 from eightbit.train.forward import KERNELS
-from eightbit.train.islands import unknown
+from eightbit.train.islands import island
 from eightbit.train.plan import Plan, Values, learned_params, plan, write
 
 
@@ -30,7 +30,7 @@ def planned(q: QuantizedModel) -> tuple[Plan, Report]:
             "a model that was opened from a file has lost its recipe; train what quantize returned"
         )
     found = plan(q.ir, q.program, q.report.recipe)
-    missing = [text for op in q.program.ops for text in _without_gradient(op)]
+    missing = _without_gradient(q.program)
     if missing:
         raise QuantizationError(
             f"these have no gradient here: {', '.join(missing)}; train a model that ends before, or in "
@@ -39,10 +39,18 @@ def planned(q: QuantizedModel) -> tuple[Plan, Report]:
     return found, q.report
 
 
-def _without_gradient(op: Op) -> list[str]:
-    if isinstance(op, FloatIsland):
-        return unknown(op)
-    return [] if type(op) in KERNELS else [f"{type(op).__name__} in {op.name!r}"]
+def _without_gradient(program: Program) -> list[str]:
+    """What `Forward` cannot run, each as its kind and place."""
+    missing: list[str] = []
+    known: set[str] = set()
+    for op in program.ops:
+        if isinstance(op, FloatIsland):
+            found = island(op, known)
+            missing += found.without_gradient
+            known |= found.known
+        elif type(op) not in KERNELS:
+            missing.append(f"{type(op).__name__} in {op.name!r}")
+    return missing
 
 
 def converted(plan: Plan, report: Report, values: Values) -> QuantizedModel:

@@ -139,7 +139,8 @@ class Forward:
                 if last[name] == i and not keep and name not in program.outputs:
                     values.pop(name, None)
         wanted = (*program.outputs, *(program.tensors if keep else ()))
-        return {name: values[name] for name in wanted if name in values}
+        found = {name: values[name] for name in wanted if name in values}
+        return {n: self.ops.constant(v) if isinstance(v, np.ndarray) else v for n, v in found.items()}
 
 
 def _quantize(run: Forward, op: p.Quantize, x: Tensor) -> Tensor:

@@ -1,347 +1,91 @@
 """Float islands with a gradient: the nodes of a small ONNX model, run by a framework that can differentiate them.
 
-In: a `FloatIsland`, its inputs as tensors. Out: its outputs. What only depends on shapes is computed in NumPy. An op
-that is not in the table is an error with its name: the layers before it could not learn.
+In: a `FloatIsland`, its inputs as tensors. Out: its outputs. What depends on constants and shapes alone is computed by
+ONNX's reference, in NumPy; `nodes` has a rule for the other ops. One that is not there is an error with its name: the
+layers before it could not learn.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-from eightbit.errors import QuantizationError
 from eightbit.integer import program as p
-from eightbit.train.ops import Ops, Tensor
+from eightbit.train.nodes import FROZEN, RULES, Value
+from eightbit.train.ops import Ops
 
-Value = Any
-"""A tensor of the framework, or a NumPy array of what needs no gradient."""
-Rule = Callable[..., Value]
+
+@dataclass(frozen=True, eq=False)
+class Island:
+    """The graph of an island, and what computes its nodes that depend on constants and shapes alone, by number.
+
+    `known` are the outputs of such nodes.
+    """
+
+    graph: onnx.GraphProto
+    evaluators: Mapping[int, ReferenceEvaluator]
+    known: frozenset[str]
+
+    @property
+    def without_gradient(self) -> list[str]:
+        """The nodes that have none here, each with the path of its module or layer."""
+        rest = [node for i, node in enumerate(self.graph.node) if i not in self.evaluators]
+        return [_at(n) for n in rest if n.op_type not in RULES or n.domain not in ("", "ai.onnx")]
+
+
+def island(op: p.FloatIsland, known: Iterable[str]) -> Island:
+    """An island whose inputs `known` are arrays that depend on constants and shapes alone."""
+    return _island(op.model, frozenset(known).intersection(op.inputs))
 
 
 @lru_cache(maxsize=256)
-def _model(data: bytes) -> onnx.ModelProto:
-    return onnx.load_model_from_string(data)
+def _island(data: bytes, given: frozenset[str]) -> Island:
+    model = onnx.load_model_from_string(data)
+    opsets = {o.domain: o.version for o in model.opset_import}
+    names = {"", *given, *(t.name for t in model.graph.initializer)}
+    evaluators: dict[int, ReferenceEvaluator] = {}
+    made: set[str] = set()
+    for i, node in enumerate(model.graph.node):
+        ours = node.domain in ("", "ai.onnx") and not any(a.HasField("g") or a.graphs for a in node.attribute)
+        settled = node.op_type not in FROZEN and all(name in names for name in node.input)
+        ours = ours and bool(
+            node.input or node.op_type == "Constant"
+        )  # random numbers have no inputs, either
+        if ours and settled:
+            evaluators[i] = ReferenceEvaluator(node, opsets=opsets)
+        if ours and (settled or node.op_type == "Shape"):
+            names |= set(node.output)
+            made |= set(node.output)
+    return Island(model.graph, evaluators, frozenset(made))
 
 
-def run_island(op: p.FloatIsland, inputs: Mapping[str, Tensor], ops: Ops) -> dict[str, Tensor]:
-    """The outputs of an island without nodes that `unknown` lists, by name."""
-    graph = _model(op.model).graph
-    values: dict[str, Value] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+def run_island(op: p.FloatIsland, inputs: Mapping[str, Value], ops: Ops) -> dict[str, Value]:
+    """The outputs of an island by name; those that depend on constants and shapes alone are arrays."""
+    found = island(op, [name for name, value in inputs.items() if isinstance(value, np.ndarray)])
+    values: dict[str, Value] = {t.name: numpy_helper.to_array(t) for t in found.graph.initializer}
     values.update(inputs)
-    for node in graph.node:
-        given = [values[name] if name else None for name in node.input]
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        made = RULES[node.op_type](ops, attributes, *given)
+    for i, node in enumerate(found.graph.node):
+        made: Any
+        if i in found.evaluators:
+            feeds = {name: values[name] for name in node.input if name}
+            made = list(map(np.asarray, found.evaluators[i].run(None, feeds)))
+        else:
+            given = [values[name] if name else None for name in node.input]
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            made = RULES[node.op_type](ops, attributes, *given)
         values.update(zip(node.output, made if isinstance(made, list) else [made], strict=False))
-    return {info.name: _tensor(ops, values[info.name]) for info in graph.output}
-
-
-def unknown(op: p.FloatIsland) -> list[str]:
-    """The nodes of an island that have no gradient here, each with the path of its module or layer."""
-    nodes = _model(op.model).graph.node
-    return [_at(n) for n in nodes if n.op_type not in RULES or n.domain not in ("", "ai.onnx")]
+    return {info.name: values[info.name] for info in found.graph.output}
 
 
 def _at(node: onnx.NodeProto) -> str:
     """What a node is, and where: names that `load` gives are the module's path, and the op where it has several."""
     module = re.sub(rf"\.{node.op_type.lower()}(_\d+)?$", "", node.name)
     return f"{node.op_type} in {module!r}" + ("" if module == node.name else f" (node {node.name!r})")
-
-
-def _tensor(ops: Ops, value: Value) -> Tensor:
-    return ops.constant(value) if isinstance(value, np.ndarray) else value
-
-
-def _known(value: Value, node: str) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    raise QuantizationError(f"{node}: a shape or index that depends on the data cannot be trained through")
-
-
-def _two(function: Callable[[Value, Value], Value]) -> Rule:
-    def rule(ops: Ops, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            return np.asarray(function(a, b))
-        return function(_tensor(ops, a), _tensor(ops, b))
-
-    return rule
-
-
-def _one(name: str) -> Rule:
-    return lambda ops, attributes, x: ops.unary(name, _tensor(ops, x))
-
-
-def _power(ops: Ops, attributes: dict[str, Any], x: Value, exponent: Value) -> Value:
-    n = _known(exponent, "Pow")
-    if n.size != 1:
-        raise QuantizationError(f"Pow with exponents of shape {n.shape} cannot be trained through")
-    return _tensor(ops, x) ** float(n.item())
-
-
-def _axes(attributes: dict[str, Any], given: Value, rank: int) -> list[int]:
-    axes = attributes.get("axes") if given is None else _known(given, "axes").reshape(-1).tolist()
-    return [int(a) % rank for a in (range(rank) if axes is None else axes)]
-
-
-def _reduce(mean: bool) -> Rule:
-    def rule(ops: Ops, attributes: dict[str, Any], x: Value, axes: Value = None) -> Value:
-        tensor = _tensor(ops, x)
-        shape = ops.shape(tensor)
-        chosen = _axes(attributes, axes, len(shape))
-        total = ops.total(tensor, chosen)
-        total = total / float(np.prod([shape[a] for a in chosen])) if mean else total
-        if attributes.get("keepdims", 1):
-            return total
-        return ops.reshaped(total, [d for i, d in enumerate(shape) if i not in chosen])
-
-    return rule
-
-
-def _layer_norm(ops: Ops, attributes: dict[str, Any], x: Value, scale: Value, bias: Value = None) -> Value:
-    tensor = _tensor(ops, x)
-    shape = ops.shape(tensor)
-    axes = list(range(attributes.get("axis", -1) % len(shape), len(shape)))
-    count = float(np.prod([shape[a] for a in axes]))
-    centred = tensor - ops.total(tensor, axes) / count
-    spread = ops.unary("Sqrt", ops.total(centred * centred, axes) / count + attributes.get("epsilon", 1e-5))
-    y = centred / spread * _tensor(ops, scale)
-    return y if bias is None else y + _tensor(ops, bias)
-
-
-def _gelu(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    t = _tensor(ops, x)
-    if attributes.get("approximate", b"none") == b"tanh":
-        return 0.5 * t * (1.0 + ops.unary("Tanh", math.sqrt(2 / math.pi) * (t + 0.044715 * t * t * t)))
-    return 0.5 * t * (1.0 + ops.unary("Erf", t * math.sqrt(0.5)))
-
-
-def _clip(ops: Ops, attributes: dict[str, Any], x: Value, lo: Value = None, hi: Value = None) -> Value:
-    low = -math.inf if lo is None else float(_known(lo, "Clip"))
-    high = math.inf if hi is None else float(_known(hi, "Clip"))
-    return ops.clipped(_tensor(ops, x), low, high)
-
-
-def _hard_sigmoid(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    line = _tensor(ops, x) * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5)
-    return ops.clipped(line, 0.0, 1.0)
-
-
-def _shape(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    lengths = x.shape if isinstance(x, np.ndarray) else ops.shape(x)
-    if not all(isinstance(n, int) for n in lengths):
-        raise QuantizationError(
-            "this model computes with the shape of its data, which is not known in a compiled step; "
-            "use compile(run_eagerly=True)"
-        )
-    whole = np.array(lengths, np.int64)
-    return whole[attributes.get("start", 0) : attributes.get("end", len(whole))]
-
-
-def _reshape(ops: Ops, attributes: dict[str, Any], x: Value, shape: Value) -> Value:
-    before = x.shape if isinstance(x, np.ndarray) else ops.shape(x)
-    keep = not attributes.get("allowzero", 0)
-    target = [
-        before[i] if d == 0 and keep else int(d) for i, d in enumerate(_known(shape, "Reshape").tolist())
-    ]
-    return x.reshape(target) if isinstance(x, np.ndarray) else ops.reshaped(x, target)
-
-
-def _flatten(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    shape, axis = ops.shape(x), attributes.get("axis", 1)
-    return ops.reshaped(x, (int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
-
-
-def _transpose(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    rank = x.ndim if isinstance(x, np.ndarray) else len(ops.shape(x))
-    perm = attributes.get("perm") or list(reversed(range(rank)))
-    return x.transpose(perm) if isinstance(x, np.ndarray) else ops.transposed(x, perm)
-
-
-def _squeeze(ops: Ops, attributes: dict[str, Any], x: Value, axes: Value = None) -> Value:
-    shape = x.shape if isinstance(x, np.ndarray) else ops.shape(x)
-    given = attributes.get("axes") if axes is None else _known(axes, "Squeeze").tolist()
-    gone = [i for i, d in enumerate(shape) if d == 1] if given is None else [a % len(shape) for a in given]
-    target = [d for i, d in enumerate(shape) if i not in gone]
-    return x.reshape(target) if isinstance(x, np.ndarray) else ops.reshaped(x, target)
-
-
-def _unsqueeze(ops: Ops, attributes: dict[str, Any], x: Value, axes: Value = None) -> Value:
-    given = list(attributes["axes"]) if axes is None else _known(axes, "Unsqueeze").reshape(-1).tolist()
-    if isinstance(x, np.ndarray):
-        return np.expand_dims(x, tuple(given))
-    shape = list(ops.shape(x))
-    for axis in sorted(a % (len(shape) + len(given)) for a in given):
-        shape.insert(axis, 1)
-    return ops.reshaped(x, shape)
-
-
-def _concat(ops: Ops, attributes: dict[str, Any], *parts: Value) -> Value:
-    if all(isinstance(x, np.ndarray) for x in parts):
-        return np.concatenate(parts, attributes["axis"])
-    return ops.joined([_tensor(ops, x) for x in parts], attributes["axis"])
-
-
-def _slice(
-    ops: Ops,
-    attributes: dict[str, Any],
-    x: Value,
-    starts: Value,
-    ends: Value,
-    axes: Value = None,
-    steps: Value = None,
-) -> Value:
-    rank = x.ndim if isinstance(x, np.ndarray) else len(ops.shape(x))
-    first, last = _known(starts, "Slice").tolist(), _known(ends, "Slice").tolist()
-    chosen = list(range(len(first))) if axes is None else _known(axes, "Slice").tolist()
-    step = [1] * len(first) if steps is None else _known(steps, "Slice").tolist()
-    if min(step) < 0 and not isinstance(x, np.ndarray):
-        raise QuantizationError("a Slice that runs backwards cannot be trained through")
-    index = [slice(None)] * rank
-    for a, s, e, k in zip(chosen, first, last, step, strict=True):
-        index[a] = slice(s, e, k)
-    return x[tuple(index)]
-
-
-def _gather(ops: Ops, attributes: dict[str, Any], x: Value, index: Value) -> Value:
-    axis = attributes.get("axis", 0)
-    if isinstance(x, np.ndarray) and isinstance(index, np.ndarray):
-        return np.take(x, index, axis)
-    if axis == 0 and isinstance(x, np.ndarray):
-        return ops.picked(ops.constant(x), index)
-    return ops.taken(_tensor(ops, x), _known(index, "Gather"), axis)
-
-
-def _split(ops: Ops, attributes: dict[str, Any], x: Value, sizes: Value = None) -> list[Value]:
-    shape, axis = ops.shape(x), attributes.get("axis", 0)
-    count = attributes.get("num_outputs")
-    if sizes is None:
-        each = -(-shape[axis] // (count or 1))
-        lengths = [each] * (shape[axis] // each) + ([shape[axis] % each] if shape[axis] % each else [])
-    else:
-        lengths = _known(sizes, "Split").tolist()
-    bounds = np.cumsum([0, *lengths]).tolist()
-    index = [slice(None)] * (axis % len(shape))
-    return [x[(*index, slice(a, b))] for a, b in pairwise(bounds)]
-
-
-def _gemm(ops: Ops, attributes: dict[str, Any], a: Value, b: Value, c: Value = None) -> Value:
-    x, w = _tensor(ops, a), _tensor(ops, b)
-    x = ops.transposed(x, (1, 0)) if attributes.get("transA", 0) else x
-    w = ops.transposed(w, (1, 0)) if attributes.get("transB", 0) else w
-    y = ops.product(x, w, exact=False) * attributes.get("alpha", 1.0)
-    return y if c is None else y + _tensor(ops, c) * attributes.get("beta", 1.0)
-
-
-def _conv(ops: Ops, attributes: dict[str, Any], x: Value, w: Value, bias: Value = None) -> Value:
-    weight = _tensor(ops, w)
-    axes = len(ops.shape(weight)) - 2
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or axes > 2:
-        raise QuantizationError(
-            "a Conv in float with auto_pad, or over three axes, cannot be trained through"
-        )
-    pads = attributes.get("pads", [0] * 2 * axes)
-    padded = ops.padded(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)], "constant", 0.0)
-    ones = [1] * axes
-    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
-    y = ops.convolved(padded, weight, strides, dilations, attributes.get("group", 1), exact=False)
-    return y if bias is None else y + ops.reshaped(_tensor(ops, bias), (1, -1, *ones))
-
-
-def _cast(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:
-    if isinstance(x, np.ndarray):
-        return x.astype(helper.tensor_dtype_to_np_dtype(attributes["to"]))
-    if attributes["to"] != onnx.TensorProto.FLOAT:
-        raise QuantizationError("a Cast of data to another type than float32 cannot be trained through")
-    return ops.floats(x)
-
-
-def _dequantize(ops: Ops, attributes: dict[str, Any], q: Value, scale: Value, zero: Value = None) -> Value:
-    codes, axis = _known(q, "DequantizeLinear").astype(np.float32), attributes.get("axis", 1)
-    if attributes.get("block_size", 0):
-        raise QuantizationError("weights with a scale for each group cannot be trained; use PerChannel()")
-    shape = [1] * codes.ndim
-    if np.ndim(scale) == 1 and np.size(scale) > 1:
-        shape[axis] = -1
-    offset = 0.0 if zero is None else np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else ())
-    return ((codes - offset) * np.asarray(scale, np.float32).reshape(shape)).astype(np.float32)
-
-
-def _same(ops: Ops, attributes: dict[str, Any], x: Value, *others: Value) -> Value:
-    return x
-
-
-def _sum(ops: Ops, attributes: dict[str, Any], *parts: Value) -> Value:
-    total = _tensor(ops, parts[0])
-    for part in parts[1:]:
-        total = total + _tensor(ops, part)
-    return total
-
-
-def _expand(ops: Ops, attributes: dict[str, Any], x: Value, shape: Value) -> Value:
-    before = x.shape if isinstance(x, np.ndarray) else ops.shape(x)
-    target = np.broadcast_shapes(tuple(before), tuple(_known(shape, "Expand").tolist()))
-    ones = np.ones(target, np.float32)
-    return x * ones.astype(x.dtype) if isinstance(x, np.ndarray) else x * ops.constant(ones)
-
-
-def _where(ops: Ops, attributes: dict[str, Any], condition: Value, a: Value, b: Value) -> Value:
-    if all(isinstance(v, np.ndarray) for v in (condition, a, b)):
-        return np.where(condition, a, b)
-    return ops.chosen(_tensor(ops, condition), _tensor(ops, a), _tensor(ops, b))
-
-
-def _constant_of_shape(ops: Ops, attributes: dict[str, Any], shape: Value) -> Value:
-    fill = attributes.get("value")
-    number = np.zeros(1, np.float32) if fill is None else numpy_helper.to_array(fill)
-    return np.full(tuple(_known(shape, "ConstantOfShape").tolist()), number.item(), number.dtype)
-
-
-UNARY: Sequence[str] = (
-    *("Abs", "Neg", "Exp", "Log", "Sqrt", "Erf", "Tanh", "Sigmoid", "Relu", "Reciprocal", "Softplus"),
-    *("HardSwish", "Mish"),
-)
-RULES: dict[str, Rule] = {
-    **{name: _one(name) for name in UNARY},
-    "Add": _two(lambda a, b: a + b),
-    "Sub": _two(lambda a, b: a - b),
-    "Mul": _two(lambda a, b: a * b),
-    "Div": _two(lambda a, b: a // b if getattr(a, "dtype", None) == np.int64 else a / b),
-    "Pow": _power,
-    "MatMul": lambda ops, attributes, a, b: ops.product(_tensor(ops, a), _tensor(ops, b), False),
-    "Gemm": _gemm,
-    "Conv": _conv,
-    "Softmax": lambda ops, attributes, x: ops.softmax(x, attributes.get("axis", -1)),
-    "ReduceMean": _reduce(mean=True),
-    "ReduceSum": _reduce(mean=False),
-    "LayerNormalization": _layer_norm,
-    "Gelu": _gelu,
-    "Clip": _clip,
-    "HardSigmoid": _hard_sigmoid,
-    "Sum": _sum,
-    "Identity": _same,
-    "Dropout": _same,
-    "Shape": _shape,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Concat": _concat,
-    "Slice": _slice,
-    "Split": _split,
-    "Gather": _gather,
-    "Expand": _expand,
-    "Where": _where,
-    "Cast": _cast,
-    "Constant": lambda ops, attributes: np.array(numpy_helper.to_array(attributes["value"])),
-    "ConstantOfShape": _constant_of_shape,
-    "DequantizeLinear": _dequantize,
-}

@@ -77,7 +77,7 @@ class Ops(Protocol):
         """`table[index]` for a tensor `index` of integers, which may be floats."""
 
     def unary(self, name: str, x: Tensor) -> Tensor:
-        """The ONNX op of this name (`islands.UNARY`), element by element."""
+        """The ONNX op of this name (`nodes.UNARY`), element by element."""
 
     def taken(self, x: Tensor, index: np.ndarray, axis: int) -> Tensor:
         """Entries of `x` along an axis, as `np.take`."""

@@ -18,7 +18,7 @@ class TorchOps:
         self.device = torch.device(device)
 
     def constant(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)).to(self.device)
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
     def exp(self, x: Tensor) -> Tensor:
         return torch.exp(x)
