@@ -27,6 +27,7 @@ from eightbit.data.labelled import Labelled
 from eightbit.data.replay import bounded, once
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.errors import EngineError, QuantizationError
+from eightbit.graph.forms import LAYERS
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.packing import packed_widths
 from eightbit.graph.pickling import HoldsGraph
@@ -140,7 +141,7 @@ def stored_bits(qdq: ir.Model) -> float:
     """Bits that the file spends on a weight in the mean: those of the codes, or 32 for a weight left in float."""
     narrow, bits, count = packed_widths(qdq), 0, 0
     for node in qdq.graph:
-        if not is_op(node, "Conv", "Gemm", "MatMul") or len(node.inputs) < 2 or node.inputs[1] is None:
+        if not is_op(node, *LAYERS) or len(node.inputs) < 2 or node.inputs[1] is None:
             continue
         source = node.inputs[1].producer()
         if source is not None and source.op_type == "Reshape" and source.inputs[0] is not None:

@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.errors import CalibrationError
-from eightbit.graph.model import attribute, constant, dims, input_at, is_op, sole_consumer
+from eightbit.graph.forms import channel_axis, refusal
+from eightbit.graph.model import constant, dims, input_at, is_op, sole_consumer
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
 
@@ -117,16 +118,8 @@ def channel_peaks(
 
 
 def _is_layer(node: ir.Node) -> bool:
-    """A Conv or Gemm whose weight is constant and whose channels are rows and columns of it."""
-    weight, bias = constant(input_at(node, 1)), input_at(node, 2)
-    if weight is None or (bias is not None and constant(bias) is None):
-        return False
-    if is_op(node, "Conv"):
-        return True
-    plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1 and not attribute(
-        node, "transA", 0
-    )
-    return is_op(node, "Gemm") and plain and attribute(node, "transB", 0) == 1
+    """A Conv or Gemm that can be a layer on codes, and whose output channels are the rows of its weight."""
+    return is_op(node, "Conv", "Gemm") and refusal(node) is None and channel_axis(node) == 0
 
 
 def _clamp(node: ir.Node) -> float | None:
