@@ -251,8 +251,13 @@ def _damage_attribute(node: onnx.NodeProto, rng: random.Random) -> None:
 
 
 def _damage_tensor(tensor: onnx.TensorProto, rng: random.Random) -> None:
-    kind = rng.randrange(8)
-    if kind == 0:  # dims alone, so that the bytes do not fit
+    kind = rng.randrange(9)
+    if kind == 8:  # numbers apart instead of bytes, perhaps too few of them
+        array = numpy_helper.to_array(tensor)
+        numbers = array.reshape(-1)[: rng.choice((array.size, array.size - 1, 0))]
+        tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, tensor.data_type, numbers.shape, numbers))
+        tensor.dims[:] = array.shape
+    elif kind == 0:  # dims alone, so that the bytes do not fit
         tensor.dims[:] = [rng.choice((*INTEGERS, 4, 16)) for _ in range(rng.randrange(5))]
     elif kind == 1:
         tensor.data_type = rng.randrange(30)

@@ -36,6 +36,7 @@ from eightbit.graph.save import save_graph
 from eightbit.graph.source.example import example_from, takes
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import named
+from eightbit.graph.source.operands import check_operands
 from eightbit.integer.engine import run as run_program
 from eightbit.integer.lower import lower
 from eightbit.integer.program import Program
@@ -270,6 +271,7 @@ def _opened(source: str | os.PathLike[str] | bytes) -> ir.Model:
         )
     unpack_in_place(graph)
     infer_shapes(graph)  # the file leaves them out
+    check_operands(graph)
     return graph
 
 

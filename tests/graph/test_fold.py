@@ -92,6 +92,31 @@ def test_constant_affine_goes_into_the_layer_before(op: str, shape: tuple[int, .
     assert (counts, ops(folded)) == ([1], ["Conv"])
 
 
+@pytest.mark.parametrize(
+    ("gemm", "folds"),
+    [
+        ("Gemm <transB=1> (x, w)", 1),
+        ("Gemm <transB=1> (x, w, b)", 1),
+        ("Gemm (x, w)", 0),  # rows of its weight are inputs; it is square, so that nothing else would say so
+        ("Gemm <transB=0> (x, w, b)", 0),
+        ("Gemm <transB=1, alpha=0.5> (x, w, b)", 0),
+        ("Gemm <transB=1, beta=0.5> (x, w, b)", 0),
+        ("Gemm <transB=1> (x, w, rowed)", 0),
+    ],
+)
+def test_constant_affine_goes_into_a_gemm_that_is_plain(gemm: str, folds: int) -> None:
+    operands = {"b": normal(4, seed=5), "rowed": normal(1, 4, seed=5)}
+    used = {name: array for name, array in operands.items() if f"{name})" in gemm}
+    model = graph(
+        f"g (float[N,4] x) => (float[N,4] y) {{ c = {gemm} y = Mul(c, k) }}",
+        w=normal(4, 4),
+        k=normal(4),
+        **used,
+    )
+    _, counts = applied(model, affine_layers.fold_constant_affine)
+    assert counts == [folds]
+
+
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (4, 6, 6), (2, 4, 1, 1)])
 def test_an_operand_that_varies_elsewhere_stays(shape: tuple[int, ...]) -> None:
     model = graph(

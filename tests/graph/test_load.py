@@ -215,3 +215,38 @@ def test_session_returns_any_tensor_by_name() -> None:
         FloatSession(model, ["z"])
     with pytest.raises(EngineError, match="could not run the model"):
         FloatSession(model).run({"x": normal(4)})
+
+
+@pytest.mark.parametrize(
+    "kind", ["FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT64", "INT8", "BOOL", "UINT64"]
+)
+@pytest.mark.parametrize("missing", [0, 1, 6])
+def test_numbers_that_stand_apart_are_counted(kind: str, missing: int) -> None:
+    """A tensor may hold its numbers in a list by type, instead of bytes."""
+    tensor = helper.make_tensor("k", TensorProto.DataType.Value(kind), [6], [1] * 6)
+    field = getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))
+    del field[6 - missing :]
+    proto = parse("g (float[6] x) => (float[6] y) { c = Cast <to=1> (k) y = Add (x, c) }")
+    proto.graph.initializer.append(tensor)
+    if not missing:
+        load_graph(proto)
+        return
+    with pytest.raises(
+        LoadError, match=rf"'k' with dims \[6\] needs 6 numbers, the file holds {6 - missing}"
+    ):
+        load_graph(proto)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT6E2M3, TensorProto.INT4, TensorProto.UINT2])
+def test_bytes_of_types_below_a_byte_are_counted(kind: int) -> None:
+    proto = parse("g (float[6] x) => (float[6] y) { y = Relu (x) }")
+    proto.graph.initializer.add(name="k", data_type=kind, dims=[4, 16], raw_data=bytes(64))
+    with pytest.raises(LoadError, match=r"'k' with dims \[4, 16\] needs \d+ bytes, the file holds 64"):
+        load_graph(proto)
+
+
+def test_an_input_of_no_type_is_refused() -> None:
+    proto = dense()
+    proto.graph.input[0].type.tensor_type.elem_type = 0
+    with pytest.raises(LoadError, match="input 'x'"):
+        load_graph(proto)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+import eightbit as eb
 from eightbit.errors import LoadError
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.operands import RULES
@@ -135,6 +136,24 @@ def test_each_fault_is_named_with_its_node(node, constants, fault):
 @pytest.mark.parametrize(("node", "constants"), SOUNDS)
 def test_what_an_operator_can_have_is_left_alone(node, constants):
     load_graph(model(node, constants))
+
+
+@pytest.mark.parametrize(
+    ("node", "constants", "fault"),
+    [
+        ("Pad (inner, k)", {"k": np.zeros(4, np.int64)}, "two for each axis"),
+        ("Softmax <axis=9223372036854775807> (inner)", {}, "none of its input of 4 axes"),
+        ("Conv (inner, w)", {"w": normal(4, 5, 3, 3)}, "does not fit an input of 4 channels"),
+        ("Slice (inner, k, k, e)", {"e": np.array([4])}, r"axes \[4\] are none"),
+    ],
+)
+def test_operands_are_looked_at_again_when_inner_shapes_are_known(node, constants, fault):
+    proto = model(node.replace("inner", "x"), constants)
+    proto.graph.node.insert(0, onnx.helper.make_node("Relu", ["x"], ["inner"], name="first"))
+    proto.graph.node[1].input[0] = "inner"
+    load_graph(proto)  # the file says nothing of the shape
+    with pytest.raises(LoadError, match=fault):
+        eb.load(proto)
 
 
 def test_every_rule_is_tried():

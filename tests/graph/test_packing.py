@@ -10,6 +10,7 @@ from eightbit.deploy.sessions import optimized_ops
 from eightbit.errors import QuantizationError
 from eightbit.graph.packing import packed, packed_widths
 from eightbit.graph.prepare.fold import prepare
+from eightbit.graph.run import to_bytes
 from eightbit.graph.save import file_bytes
 from eightbit.graph.source.load import load_graph
 from eightbit.quant.choose.recipe import FLOAT, PerGroup, Recipe, Weights
@@ -100,10 +101,17 @@ def test_packing_leaves_the_graph_in_memory_as_it_is():
     assert packed(eight.ir) is eight.ir  # nothing to pack
 
 
-def test_weights_too_small_to_gain_stay_bytes():
-    model = eb.Model(prepare(graph("g (float[N,3] x) => (float[N,4] y) { y = Gemm (x, w) }", w=normal(3, 4))))
-    q = eb.quantize(model, normal(4, 3), Recipe(Weights(bits=2)))
-    assert packed_widths(q.ir) == {}
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("saved", "worth"), [(9, False), (120, False), (132, True), (240, True)])
+def test_weights_are_packed_where_that_saves_more_than_the_cast_around_them_costs(bits, saved, worth):
+    """Bytes that the codes take less, against some 80 of a node and its names, and as much again for good measure."""
+    inputs = saved * 8 // (8 - bits) // 4
+    body = f"g (float[N,{inputs}] x) => (float[N,4] y) {{ y = Gemm (x, w) }}"
+    model = eb.Model(prepare(graph(body, w=normal(inputs, 4))))
+    q = eb.quantize(model, normal(4, inputs), Recipe(Weights(bits=bits)))
+    assert bool(packed_widths(q.ir)) == worth
+    whole = len(to_bytes(q.ir))
+    assert len(to_bytes(packed(q.ir))) <= whole - (40 if worth else 0)
 
 
 def test_an_old_opset_holds_no_four_bit_tensors():

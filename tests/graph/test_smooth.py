@@ -1,7 +1,9 @@
 """SmoothQuant: what the network computes stays, the spread of its activations' channels goes."""
 
 import numpy as np
+import pytest
 
+from eightbit.graph.model import constant
 from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.rescale.channels import channel_peaks
 from eightbit.graph.rescale.smooth import smooth, smooth_sites, smoothing_factors
@@ -70,6 +72,28 @@ def test_with_alpha_one_all_channels_get_one_peak():
         axis=(0, 1)
     )
     assert after.max() < 1.001 * after.min()
+
+
+@pytest.mark.parametrize(
+    "layer", ["MatMul (n, w)", "Gemm (n, w)", "Gemm <transB=0> (n, w)", "Gemm <transB=1> (n, w)"]
+)
+def test_weights_take_the_factors_along_their_inputs_however_they_lie(layer):
+    """The weights are square: along the other axis they would take them without a word."""
+    body = f"g (float[N,8] x) => (float[N,8] y) {{ n = LayerNormalization <axis=-1> (x, gain) y = {layer} }}"
+    weight = normal(8, 8) * np.geomspace(0.01, 10, 8, dtype=np.float32)[:, None]
+    model = graph(body, gain=np.geomspace(0.1, 30, 8, dtype=np.float32), w=weight)
+    model.graph[1].name = "layer"
+    sites = smooth_sites(model, ["layer"])
+    peaks = channel_peaks(model, [s.tensor for s in sites], normal(6, 8, seed=5), axis=-1)
+    result = model.clone()
+    smooth(result, sites, peaks, 0.5)
+    assert_same(model, result)
+    inputs = weight if "transB=1" in layer else weight.T
+    factors = smoothing_factors(peaks["n"], [inputs], 0.5)
+    mul = next(node for node in result.graph if node.op_type == "Mul")
+    np.testing.assert_array_equal(
+        constant(mul.inputs[1]), (1 / factors.astype(np.float64)).astype(np.float32)
+    )
 
 
 def test_factors_follow_the_equation_and_dead_channels_keep_one():

@@ -322,3 +322,19 @@ def test_weight_scales_along_another_axis_than_the_output_channels_keep_the_laye
         g.output(g.op("Conv", [x, w], "y", 0.05, 120, pads=[1, 1, 1, 1]))
         found.append("Conv" in kinds(g))
     assert found == [True, False]
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("shape", [(0, 4, 8, 8), (2, 4, 0, 8), (2, 4, 8, 0), (2, 4, 1, 1)])
+def test_pictures_without_a_pixel_are_an_answer_or_an_error(shape: tuple[int, ...], group: int) -> None:
+    """ONNX Runtime refuses what the engine may convolve to nothing, or to the bias alone."""
+    g = Graph()
+    x = g.input("x", ["N", 4, "H", "W"], 0.02, 120)
+    w = g.weight("w", np.ones((4, 4 // group, 3, 3), np.int8), 0.01)
+    g.output(g.op("Conv", [x, w], "y", 0.05, 120, pads=[1, 1, 1, 1], group=group))
+    try:
+        found = run(lower(g.model()), {"x": np.zeros(shape, np.float32)})["y_dq"]
+    except EngineError:
+        assert 0 in shape
+    else:
+        assert found.shape == shape

@@ -15,7 +15,7 @@ F32 = np.float32
 LOWEST = float(np.finfo(F32).min)
 
 
-@pytest.mark.parametrize("fill", [-32, -100, -1e4, -65504, LOWEST, -np.inf])
+@pytest.mark.parametrize("fill", [-16, -31, -32, -100, -1e4, -65504, LOWEST, -np.inf])
 @pytest.mark.parametrize("others", [[0], [0, 0.5, -1.5], [-0.25], [2]])
 def test_far_values_with_nothing_between_are_a_mask(fill, others):
     assert is_mask(np.array([fill, *others, fill], F32))

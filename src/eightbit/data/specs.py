@@ -67,7 +67,8 @@ def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
 
 
 def _spec(value: ir.Value, kind: str, *, casts: bool = False) -> TensorSpec:
-    if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
+    typed = isinstance(value.type, ir.TensorType) and value.dtype not in (None, ir.DataType.UNDEFINED)
+    if not typed or value.dtype is None or value.shape is None:
         raise LoadError(
             f"graph {kind} '{value.name}' has no dtype or rank; export the model with typed tensor {kind}s"
         )

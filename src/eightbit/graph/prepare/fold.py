@@ -31,14 +31,23 @@ from eightbit.graph.prepare import (
 )
 from eightbit.graph.source import naming
 from eightbit.graph.source.conversion import COMMON_OPSET, converted, newest_quantizable
+from eightbit.graph.source.operands import check_operands
 from eightbit.graph.source.quiet import silence
 
 Pass = Callable[[ir.Model], int]
+
+
+def operands_fit(model: ir.Model) -> int:
+    """No change; raises LoadError for operands that do not fit, now that `settle` has found inner shapes."""
+    check_operands(model)
+    return 0
+
 
 # Constants first: what the others match on must be visible as an initializer.
 PASSES: tuple[Pass, ...] = (
     settle.settle,
     branches.take_known_branches,
+    operands_fit,
     constants.drop_no_ops,
     constants.squeeze_to_reshape,
     spatial.explicit_windows,
@@ -64,7 +73,8 @@ the last finds nothing to do."""
 def prepare(model: ir.Model) -> ir.Model:
     """A new graph that computes the same and is ready for calibration; `model` is not changed.
 
-    Graph inputs and outputs keep names, dtypes and shapes; node names survive.
+    Graph inputs and outputs keep names, dtypes and shapes; node names survive. Raises LoadError for a node whose inputs
+    its operator cannot have.
     """
     prepared = _at_common_opset(model)
     passes.RemoveInitializersFromInputsPass()(prepared)

@@ -33,7 +33,10 @@ from eightbit.graph.source.conversion import (
 SUB_BYTE_BITS: dict[int, int] = {
     **dict.fromkeys((onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1), 4),
     **dict.fromkeys((onnx.TensorProto.INT2, onnx.TensorProto.UINT2), 2),
+    **{kind: 6 for name, kind in onnx.TensorProto.DataType.items() if name.startswith("FLOAT6")},
 }
+PAIRS = (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128)
+"""Types that take two numbers of the file for each of theirs."""
 
 
 def read_file(path: str | os.PathLike[str]) -> ir.Model:
@@ -175,6 +178,16 @@ def _check_size(tensor: onnx.TensorProto) -> None:
                 f"tensor '{tensor.name}' with dims {list(tensor.dims)} needs {wanted:,} bytes, "
                 f"the file holds {len(tensor.raw_data):,}; export or copy it again"
             )
+        return
+    try:
+        numbers = getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type))
+    except KeyError:
+        raise LoadError(f"tensor '{tensor.name}' has the unknown data type {tensor.data_type}") from None
+    if int(tensor.data_type) not in (*SUB_BYTE_BITS, *PAIRS) and len(numbers) != math.prod(tensor.dims):
+        raise LoadError(
+            f"tensor '{tensor.name}' with dims {list(tensor.dims)} needs {math.prod(tensor.dims):,} numbers, "
+            f"the file holds {len(numbers):,}; export or copy it again"
+        )
 
 
 def _byte_count(tensor: onnx.TensorProto) -> int | None:

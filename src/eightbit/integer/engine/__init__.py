@@ -101,7 +101,7 @@ def _apply(kernel: Kernel, op: p.Op, values: Mapping[str, Array]) -> Array | tup
     inputs = [values[name] for name in op.inputs]
     try:
         return kernel(*inputs)
-    except (ValueError, IndexError, MemoryError) as cause:
+    except (ValueError, IndexError, OverflowError, MemoryError) as cause:
         given = ", ".join(f"{name} {array.shape}" for name, array in zip(op.inputs, inputs, strict=True))
         raise EngineError(
             f"{op.name} ({type(op).__name__}) cannot run on {given}: {cause}; give other inputs, or quantize anew"

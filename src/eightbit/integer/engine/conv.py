@@ -138,7 +138,7 @@ class _Depthwise:
 
     def images_at_once(self, shape: tuple[int, ...], size: list[int]) -> int:
         """How many images of `shape` (N, C, H, W) to take together."""
-        return max(1, FLOATS_AT_ONCE // (4 * shape[1] * shape[2] * shape[3]))
+        return max(1, FLOATS_AT_ONCE // max(1, 4 * shape[1] * shape[2] * shape[3]))
 
     def __call__(self, x: Codes, out: Codes) -> None:
         """Codes (N, C, H, W) to codes `out` (N, O, OH, OW)."""
