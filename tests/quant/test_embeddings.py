@@ -159,6 +159,9 @@ def test_an_override_keeps_a_table_in_float_or_gives_it_other_bits():
     assert placement.tables == ()
     assert {i.node: i.reason for i in placement.islands}["rows"] == "the recipe keeps it in float"
     assert "words" in kept.graph.initializers
+    feeds = ids(5, 2, 7)
+    found = run(lower(kept), feeds, island=run_island)
+    np.testing.assert_array_equal(found["y"], OnnxRuntime(kept).run(feeds)["y"])
     narrow = quantized(Recipe(overrides={"rows": Layer(weights=Weights(bits=4))}))
     codes = constant(narrow.graph.initializers["words_q"])
     assert (codes.min(), codes.max()) == (-7, 7)

@@ -46,7 +46,7 @@ def lower(qdq: ir.Model) -> p.Program:
             if not codes.is_code_node(node) and constant(node.inputs[0]) is None:
                 in_float[node] = "codes of other than 8 or 16 bits, or with a scale a channel"
             continue
-        made = clip_codes(node, codes) or refusal(node) or RULES[node.op_type](node, codes)
+        made = clip_codes(node, codes) or refusal(node) or RULES.get(node.op_type, _table)(node, codes)
         if isinstance(made, str):
             in_float[node] = made
         else:
@@ -69,6 +69,11 @@ def lower(qdq: ir.Model) -> p.Program:
     )
     verify(program)
     return program
+
+
+def _table(node: ir.Node, codes: CodeTensors) -> str:
+    """What has an integer form and no rule: a look-up, which `embeddings` finds where its table is codes."""
+    return "its table is not codes with a scale a row"
 
 
 def _borders(qdq: ir.Model, codes: CodeTensors, done: tuple[list[p.Op], set[str]]) -> Iterable[p.Op]:
