@@ -138,3 +138,8 @@ def test_a_sample_may_lack_the_batch_axis_where_no_other_can_be_meant(shape, spe
     else:
         with pytest.raises(CalibrationError, match="add a batch axis"):
             list(batches([x, x], specs, CalibrationError))
+
+
+def test_in_a_list_the_second_of_two_arrays_is_a_batch_and_no_labels() -> None:
+    with pytest.raises(CalibrationError, match=r"'x' has shape \(2, 4\), expected"):
+        list(batches([arange(2), np.zeros((2, 4), F32)], ONE, CalibrationError))
