@@ -116,6 +116,21 @@ def test_branches_that_give_away_what_lies_outside(taken: bool) -> None:
     assert_same_function(run_original(model, feed), loaded(feed))
 
 
+def test_a_range_up_to_one_element_that_a_branch_gives() -> None:
+    """ONNX Runtime takes it as long as it does not know the shape, which it does once the If is gone."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (int64[3] x) => (int64[3] y) <bool c = {1}, int64[1] three = {3}, int64 zero = {0}, int64 one = {1}> {
+            n = If(c)<
+                then_branch = t () => (a) { a = Identity(three) },
+                else_branch = e () => (b) { b = Neg(three) }>
+            r = Range(zero, n, one)
+            y = Add(x, r)
+        }""")
+    feed = {"x": np.array([5, 6, 7])}
+    assert_same_function(run_original(model, feed), (eb.load(model)(feed),))
+
+
 @pytest.mark.parametrize(
     ("constants", "said"),
     [

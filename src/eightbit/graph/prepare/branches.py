@@ -23,8 +23,25 @@ def take_known_branches(model: ir.Model) -> int:
             _replace(node, attribute(node, "then_branch" if condition.any() else "else_branch"))
             count += 1
     if count:
+        _give_ranges_scalars(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return count
+
+
+def _give_ranges_scalars(model: ir.Model) -> None:
+    """Squeeze what a Range reads, in place, for ONNX Runtime takes one-element tensors there only unawares.
+
+    It does not know the shapes of what comes out of an If, and now it will.
+    """
+    for node in list(model.graph):
+        if is_op(node, "Range"):
+            for index, value in enumerate(node.inputs):
+                scalar = ir.node(
+                    "Squeeze", [value], name=unique_node_name(model.graph, f"{node.name}.{index}")
+                )
+                scalar.outputs[0].name = unique_name(model.graph, f"{node.name}.{index}")
+                model.graph.insert_before(node, scalar)
+                node.replace_input_with(index, scalar.outputs[0])
 
 
 def _replace(node: ir.Node, branch: ir.Graph) -> None:
