@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
 from eightbit.course.zoo import preprocess
 from eightbit.course.zoo.catalog import ENTRIES
+from eightbit.course.zoo.learned import LEARNED
 from eightbit.errors import LoadError
 
 torch = pytest.importorskip("torch")
@@ -43,6 +45,33 @@ def test_checkpoints_know_their_clothes(name):
     with torch.no_grad():
         answers = zoo.load(name)(torch.from_numpy(zoo.preprocess_for(name, images))).argmax(1).numpy()
     assert (answers == labels).mean() > 0.90
+
+
+@pytest.mark.parametrize(("name", "bits"), [(entry.name, entry.bits[0]) for entry in LEARNED.values()])
+def test_int8_models_keep_the_answers_with_the_bits_that_they_name(name: str, bits: int):
+    """Every tenth image leaves a standard error of 0.9 points."""
+    q, test = zoo.load_int8(name), fashion_mnist().test
+    weights = [op.weight for op in q.program.ops if hasattr(op, "weight")]
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 2 ** (bits - 1) - 1
+    answers = q(zoo.preprocess_for(LEARNED[name].start, test.images[::10])).argmax(1)
+    assert (answers == test.labels[::10]).mean() > 0.89
+    with pytest.raises(LoadError, match=f"no int8 model is called 'resnet8'; choose one of {name}"):
+        zoo.load_int8("resnet8")
+
+
+@pytest.mark.slow
+def test_an_int8_model_is_trained_from_its_entry(monkeypatch: pytest.MonkeyPatch):
+    """One epoch on 1,000 pictures lifts two-bit weights above what rounding left."""
+    from eightbit.course.zoo import learned
+
+    data = fashion_mnist()
+    small = replace(data, train=type(data.train)(data.train.images[:1000], data.train.labels[:1000]))
+    monkeypatch.setattr(learned.datasets, "fashion_mnist", lambda: small)
+    entry = replace(LEARNED["resnet8_w2a8"], epochs=2)
+    seen: list[int] = []
+    q = entry.train(say=lambda _, step: seen.append(step))
+    assert seen == list(range(1, 17))
+    assert entry.accuracy(q) > 0.8
 
 
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet", "resnet50"])
@@ -102,6 +131,9 @@ def test_the_command_trains_only_what_it_can():
     refused = run("train", "efficientnet_lite0")
     assert refused.returncode == 2
     assert "is not trained here; choose one of resnet8, mobilenet" in refused.stderr
+    refused = run("train", "resnet8_w2a8", "--epochs", "2", "--seed", "1")
+    assert refused.returncode == 2
+    assert "resnet8_w2a8 has a schedule of its own; leave out --epochs, --seed" in refused.stderr
 
 
 @pytest.mark.slow

@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
+from eightbit.course.zoo.learned import find_learned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["example", "load", "load_keras", "names", "preprocess_for"]
+    from eightbit.model import QuantizedModel
+
+__all__ = ["example", "load", "load_int8", "load_keras", "names", "preprocess_for"]
 
 
 def names() -> tuple[str, ...]:
@@ -28,6 +31,15 @@ def load(name: str) -> nn.Module:
         MissingExtra: torch, or the package that holds the weights, is not installed.
     """
     return find(name).load()
+
+
+def load_int8(name: str) -> QuantizedModel:
+    """The int8 model called `name`, which the course trained in its own integers.
+
+    Raises:
+        LoadError: no such model, or no checkpoint of it.
+    """
+    return find_learned(name).load()
 
 
 def load_keras(name: str) -> Any:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
+from eightbit.course.zoo.learned import LEARNED, Learned
 from eightbit.errors import EightbitError
 
 
@@ -22,6 +24,9 @@ def list_models() -> None:
     for entry in ENTRIES.values():
         size = f"{entry.checkpoint.stat().st_size / 1e3:.0f} kB" if entry.checkpoint.is_file() else "-"
         click.echo(f"{entry.name:20} {'x'.join(map(str, entry.shape)):>11}  {size:>8}  {entry.summary}")
+    for learned in LEARNED.values():
+        size = f"{learned.checkpoint.stat().st_size / 1e3:.0f} kB" if learned.checkpoint.is_file() else "-"
+        click.echo(f"{learned.name:20} {'int8':>11}  {size:>8}  {learned.summary}")
 
 
 @main.command()
@@ -34,13 +39,27 @@ def list_models() -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Instead of the package's checkpoint."
 )
+@click.pass_context
 def train(
-    name: str, epochs: int, seed: int, peak: float, bfloat16: bool, resume: bool, output: Path | None
+    context: click.Context,
+    name: str,
+    epochs: int,
+    seed: int,
+    peak: float,
+    bfloat16: bool,
+    resume: bool,
+    output: Path | None,
 ) -> None:
-    """Train NAME on Fashion-MNIST; print its accuracy on the 10,000 test images."""
+    """Train NAME on Fashion-MNIST; print its accuracy on the 10,000 test images.
+
+    An int8 model starts from its float model and has a schedule of its own: only --output is for it.
+    """
+    if name in LEARNED:
+        _train_int8(context, LEARNED[name], output)
+        return
     entry = find(name)
     if not entry.trainable:
-        trainable = ", ".join(e.name for e in ENTRIES.values() if e.trainable)
+        trainable = ", ".join([*(e.name for e in ENTRIES.values() if e.trainable), *LEARNED])
         raise click.UsageError(f"{name} is not trained here; choose one of {trainable}")
     require_torch()
     from eightbit.course.zoo.train import Schedule, train_and_save
@@ -50,6 +69,19 @@ def train(
         entry, Schedule(epochs=epochs, peak=peak, seed=seed, bfloat16=bfloat16), path, resume=resume
     )
     click.echo(f"{name}: {score:.2%} of the test images right; wrote {path}")
+
+
+def _train_int8(context: click.Context, entry: Learned, output: Path | None) -> None:
+    given = [p for p in context.params if p != "name" and p != "output"]
+    given = [p for p in given if context.get_parameter_source(p) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"{entry.name} has a schedule of its own; leave out --{', --'.join(given)}")
+    path = output or entry.checkpoint
+    q = entry.train(
+        say=lambda text, step: click.echo(f"{text}, step {step}", err=True) if step % 50 == 0 else None
+    )
+    q.save(path)
+    click.echo(f"{entry.name}: {entry.accuracy(q):.2%} of the test images right; wrote {path}")
 
 
 if __name__ == "__main__":

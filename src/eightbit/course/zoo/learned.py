@@ -1,0 +1,104 @@
+"""Int8 models of the course that were trained in the integers that they run in: small files, and how each was made.
+
+In: the name of a model in the catalog, bits, a schedule. Out: `checkpoints/NAME.onnx`, which `eightbit.open` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightbit.course import datasets
+from eightbit.course.zoo.catalog import CHECKPOINTS, find, require_torch
+from eightbit.errors import LoadError
+
+if TYPE_CHECKING:
+    from eightbit.model import QuantizedModel
+
+CALIBRATION = 512  # pictures
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One model: `start` of the catalog, quantized to `bits` (weights, activations), then trained as `epochs` ... say.
+
+    The float network teaches. Pictures are not shifted or flipped: that teaches the few codes less in the same time.
+    """
+
+    name: str
+    summary: str
+    start: str
+    bits: tuple[int, int]
+    epochs: int
+    rate: float
+    scale_rate: float = 3e-3
+    average: float = 0.995
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the int8 model lies."""
+        return CHECKPOINTS / f"{self.name}.onnx"
+
+    def load(self) -> QuantizedModel:
+        """The model. Raises LoadError if there is no file yet, or it does not open."""
+        from eightbit.model import open as open_int8
+
+        if not self.checkpoint.is_file():
+            raise LoadError(
+                f"there is no checkpoint {self.checkpoint}; run: python -m eightbit.course.zoo train {self.name}"
+            )
+        return open_int8(self.checkpoint)
+
+    def train(
+        self, *, say: Callable[[str, int], None] | None = None, resume: Path | None = None
+    ) -> QuantizedModel:
+        """Make the model anew, in a few minutes. With `resume`, a file that keeps each epoch, a killed run goes on."""
+        require_torch()
+        from eightbit.model import quantize
+        from eightbit.quant.choose.recipe import Activations, Recipe, Weights
+        from eightbit.train.fit import fit
+        from eightbit.train.trainable import trainable
+        from eightbit.train.training import Training
+
+        entry, split = find(self.start), datasets.fashion_mnist().train
+        teacher, calibration = entry.load(), entry.preprocess(split.images[:CALIBRATION])
+        recipe = Recipe(Weights(bits=self.bits[0]), Activations(bits=self.bits[1]))
+        module = trainable(teacher, calibration, recipe)
+        training = Training(
+            epochs=self.epochs, rate=self.rate, scale_rate=self.scale_rate, average=self.average
+        )
+        data = entry.preprocess(split.images), split.labels
+        fit(module, data, training, teacher=teacher, checkpoint=resume, progress=say)
+        return quantize(module)
+
+    def accuracy(self, q: QuantizedModel) -> float:
+        """Share of the 10,000 test images that `q`'s first choice names rightly, 0 to 1."""
+        entry, test, right = find(self.start), datasets.fashion_mnist().test, 0
+        for start in range(0, len(test), 500):
+            logits = q(entry.preprocess(test.images[start : start + 500]))
+            right += int((logits.argmax(1) == test.labels[start : start + 500]).sum())
+        return right / len(test)
+
+
+LEARNED: dict[str, Learned] = {
+    entry.name: entry
+    for entry in (
+        Learned(
+            "resnet8_w2a8",
+            "ResNet-8 with weights of two bits, trained in its own integers",
+            "resnet8",
+            bits=(2, 8),
+            epochs=5,
+            rate=1e-2,
+        ),
+    )
+}
+
+
+def find_learned(name: str) -> Learned:
+    """The entry called `name`. Raises LoadError if there is none; the message lists the names."""
+    if name not in LEARNED:
+        raise LoadError(f"no int8 model is called {name!r}; choose one of {', '.join(LEARNED)}")
+    return LEARNED[name]
