@@ -189,7 +189,7 @@ def test_docstrings_name_what_is_there() -> None:
         ("tests/target/", False),
         ("make lint", True),
         ("make check", True),
-        ("net.c", True),
+        ("selftest.c", True),
         ("nett.c", False),
         ("make coffee", False),
         ("a name of nothing", True),

@@ -283,7 +283,7 @@ def export(
     name: str = "net",
     data: Any = None,
 ) -> CFolder:
-    """Write the network as C99 that needs no library and no memory but its own: `net.c`, `net.h`, kernels, a Makefile.
+    """Write the network as C99 that needs no library and no memory but its own: net.c, net.h, kernels, a Makefile.
 
     The codes that come out are those of the NumPy engine in the same `arithmetic`, "tflite" or "single". One call takes
     one sample. `data`, inputs as the model takes them, become the vectors of the self-test (`make check`); otherwise

@@ -1,4 +1,4 @@
-"""A quantized network as a folder of C: `net.c`, `net.h`, kernels, a self-test, a Makefile.
+"""A quantized network as a folder of C: net.c, net.h, kernels, a self-test, a Makefile.
 
 In: an integer program. Out: files that any C99 compiler makes code of, which gives the integers of the NumPy engine
 in the same arithmetic. Chapter 18 reads them line by line.

@@ -1,6 +1,6 @@
 """An integer program as steps of C: calls of kernels on buffers, constants laid out as the kernels read them.
 
-In: a `Program` and an arithmetic. Out: a `Plan`: what `net.c` does, before anything has an address or is text.
+In: a `Program` and an arithmetic. Out: a `Plan`: what net.c does, before anything has an address or is text.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Network:
 
 
 def header(net: Network) -> str:
-    """The text of `net.h`."""
+    """The text of net.h."""
     guard = f"EB_{net.name.upper()}_H"
     lines = [
         f"/* {comment(net.name)}: an int8 network, written by eightbit. Rounding: {net.plan.arithmetic.value}. */",
@@ -70,7 +70,7 @@ def header(net: Network) -> str:
 
 
 def source(net: Network) -> str:
-    """The text of `net.c`."""
+    """The text of net.c."""
     single = int(net.plan.arithmetic.value == "single")
     lines = [
         f"/* {comment(net.name)}: written by eightbit; what it needs lies beside it. */",
