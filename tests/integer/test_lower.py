@@ -338,3 +338,14 @@ def test_pictures_without_a_pixel_are_an_answer_or_an_error(shape: tuple[int, ..
         assert 0 in shape
     else:
         assert found.shape == shape
+
+
+def test_a_function_that_no_runtime_computes_is_an_error_of_the_engine() -> None:
+    """The bound of the Clip comes from the graph, and has two numbers: only running it shows that."""
+    g = Graph()
+    x = g.input("x", [4], 0.02, 120)
+    g.node("Abs", [g.const("two", np.float32([1, 2]))], ["bound"])
+    g.node("Clip", [x, "bound"], ["cut"])
+    g.output(g.op("Sqrt", ["cut"], "y", 0.02, 3))
+    with pytest.raises(EngineError, match=r"ONNX Runtime cannot run .*Clip_cut"):
+        lower(g.model())

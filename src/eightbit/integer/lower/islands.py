@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from eightbit.arith.affine import dequantize, quantize
+from eightbit.errors import EngineError
 from eightbit.graph.forms import ELEMENTWISE, Form, ops
 from eightbit.graph.model import constant, title
 from eightbit.graph.run import session
@@ -191,7 +192,11 @@ class _Cutter:
         loose = onnx.load_model_from_string(model)
         for info in (*loose.graph.input, *loose.graph.output, *loose.graph.value_info):
             info.type.tensor_type.ClearField("shape")
-        result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
+        try:
+            result = session(loose.SerializeToString(), threads=1).run(None, feed)[0]
+        except Exception as cause:  # ONNX Runtime raises its own classes, one per status code
+            reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+            raise EngineError(f"ONNX Runtime cannot run {', '.join(map(title, group))}: {reason}") from cause
         table = quantize(np.asarray(result, np.float32).reshape(x.size), after.params)
         kind = "+".join(node.op_type for node in group)
         alone = len(group) == 1 and group[0].op_type not in ops(Form.FUNCTION)
