@@ -4,7 +4,6 @@ matplotlib is imported on the first call (extra `plot`). Colours are those of Ok
 with any colour vision can tell apart; figures are opaque white, readable on light and dark pages alike.
 """
 
-from eightbit.plot.arena import arena
 from eightbit.plot.look import (
     BLACK,
     BLUE,
@@ -18,6 +17,7 @@ from eightbit.plot.look import (
     YELLOW,
     style,
 )
+from eightbit.plot.memory import arena
 from eightbit.plot.networks import (
     layer_sqnr,
     layers_by_recipe,

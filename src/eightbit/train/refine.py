@@ -1,7 +1,7 @@
 """Learning without labels: the codes, biases and scales of a quantized model, taught by the float one.
 
 In: a float model, a few hundred inputs, and a recipe or what `quantize` made of it. Out: a quantized model of the same
-form. Every number that training can change learns to lower the error of the outputs y relative to the float model's t,
+form. Every number that training can change learns to lower the error of the outputs y relative to the float model's t::
 
     sum over the outputs of sum |y - t|² / sum |t|²,                                                              (1)
 
