@@ -133,7 +133,7 @@ def by_unit(channels: Channels, labels: NDArray[np.int64], values: NDArray[np.fl
 
 @dataclass(frozen=True)
 class BatchNormScale:
-    """The scale |gamma| of the BatchNorm behind the layers that make a unit; units without one stay.
+    """The scale `|gamma|` of the BatchNorm behind the layers that make a unit; units without one stay.
 
     `prune` must be given the torch module, or an ONNX file that still has its BatchNormalization: `load` folds it.
     Source: Liu et al. 2017, arXiv 1708.06519 (network slimming).

@@ -30,7 +30,7 @@ TOGETHER = 32
 
 
 def norm_scales(source: Any, data: Any, inputs: tuple[TensorSpec, ...]) -> Rows:
-    """|gamma| of the BatchNorm behind each layer that has one.
+    """`|gamma|` of the BatchNorm behind each layer that has one.
 
     A torch module is run once, on the first batch of `data`, to see which layer a BatchNorm reads. Raises
     QuantizationError for a source whose BatchNorm was folded already, or that has none.

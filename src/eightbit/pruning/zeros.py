@@ -1,7 +1,7 @@
 """Weights of a graph set to zero: the least in size, or the least in what they add to their layer's output.
 
 With data a weight w of input k counts as w² H_kk, its part of the output's energy, relative to that of its layer;
-without as |w|. Source: Sun et al. 2023, arXiv 2306.11695 (Wanda), for the weight times the norm of its input.
+without as `|w|`. Source: Sun et al. 2023, arXiv 2306.11695 (Wanda), for the weight times the norm of its input.
 """
 
 from __future__ import annotations
