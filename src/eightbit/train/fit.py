@@ -240,7 +240,10 @@ class _Loop:
 
 @contextmanager
 def _averaged(module: nn.Module, average: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """The averaged parameters in a module, for a while."""
+    """The averaged parameters in a module, for a while; its own, where there is no average."""
+    if average is None:
+        yield
+        return
     kept = {name: p.detach().clone() for name, p in module.named_parameters()}
     _put(module, average)
     try:

@@ -6,10 +6,10 @@ Imports no framework: a model's own module, which does, is imported when it is a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eightbit.course.zoo import preprocess, wordpieces
 from eightbit.errors import LoadError, MissingExtra
@@ -17,6 +17,7 @@ from eightbit.errors import LoadError, MissingExtra
 if TYPE_CHECKING:
     from torch import nn
 
+Named = TypeVar("Named")
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -173,6 +174,11 @@ def find(name: str) -> Entry:
     Raises:
         LoadError: there is none; the message lists the names.
     """
-    if name not in ENTRIES:
-        raise LoadError(f"no model is called {name!r}; choose one of {', '.join(ENTRIES)}")
-    return ENTRIES[name]
+    return pick(ENTRIES, name, "model")
+
+
+def pick(entries: Mapping[str, Named], name: str, kind: str) -> Named:
+    """The entry of `entries` called `name`. Raises LoadError if there is none; the message lists the names."""
+    if name not in entries:
+        raise LoadError(f"no {kind} is called {name!r}; choose one of {', '.join(entries)}")
+    return entries[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eightbit.course import datasets
-from eightbit.course.zoo.catalog import CHECKPOINTS, find, require_torch
+from eightbit.course.zoo.catalog import CHECKPOINTS, find, pick, require_torch
 from eightbit.errors import LoadError
 
 if TYPE_CHECKING:
@@ -99,6 +99,4 @@ LEARNED: dict[str, Learned] = {
 
 def find_learned(name: str) -> Learned:
     """The entry called `name`. Raises LoadError if there is none; the message lists the names."""
-    if name not in LEARNED:
-        raise LoadError(f"no int8 model is called {name!r}; choose one of {', '.join(LEARNED)}")
-    return LEARNED[name]
+    return pick(LEARNED, name, "int8 model")

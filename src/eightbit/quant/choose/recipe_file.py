@@ -70,9 +70,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as cause:
         raise QuantizationError(f"{file} cannot be read: {cause.strerror}") from cause
-    except (
-        ValueError
-    ) as cause:  # TOMLDecodeError is one; so are a number of 5,000 digits and a path with a zero byte
+    # TOMLDecodeError is a ValueError; so are those of a number of 5,000 digits and of a path with a zero byte.
+    except ValueError as cause:
         raise QuantizationError(f"{file} is not TOML: {cause}") from cause
     except RecursionError as cause:
         raise QuantizationError(
