@@ -514,7 +514,7 @@ def test_a_defect_is_one_line_too(folder: Path, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr("eightbit.cli.inspect", broken)
+    monkeypatch.setattr("eightbit.cli.inspect.inspect", broken)
     result = call("inspect", folder / "net.onnx")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

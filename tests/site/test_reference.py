@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "eightbit"
 # The command line documents itself (`eightbit --help`).
-LEFT_OUT = {"eightbit.cli"}
+LEFT_OUT = "eightbit.cli"
 
 
 def modules() -> set[str]:
@@ -28,4 +28,4 @@ def test_every_module_is_on_a_reference_page():
     pages = sorted((ROOT / "book" / "api").glob("*.rst"))
     named = [name for page in pages for name in re.findall(r"automodule:: (\S+)", page.read_text())]
     assert len(named) == len(set(named)), "a module is on two pages"
-    assert modules() - LEFT_OUT == set(named)
+    assert {name for name in modules() if not f"{name}.".startswith(f"{LEFT_OUT}.")} == set(named)

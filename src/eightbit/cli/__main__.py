@@ -1,0 +1,5 @@
+"""`python -m eightbit.cli` is `eightbit`."""
+
+from eightbit.cli import main
+
+main()
