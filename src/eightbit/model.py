@@ -17,13 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
-from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
+from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.data.feeds import feed
 from eightbit.data.results import Array, like
 from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.deploy.c.folder import CFolder, write_c
-from eightbit.deploy.c.native import native
-from eightbit.deploy.sessions import OnnxRuntime, run_island
+from eightbit.deploy.engines import Runner, engine_of
 from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes, title
 from eightbit.graph.notes import notes
@@ -37,7 +36,6 @@ from eightbit.graph.source.example import example_from, takes
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import named
 from eightbit.graph.source.operands import check_operands
-from eightbit.integer.engine import run as run_program
 from eightbit.integer.lower import lower
 from eightbit.integer.program import Program
 from eightbit.quant.choose.placement import Island, Placement
@@ -46,13 +44,6 @@ from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
 from eightbit.values.fields import check
-
-ENGINES = {
-    "onnxruntime": (Arithmetic.ONNX,),
-    "numpy": (Arithmetic.ONNX, *FIXED_POINT),
-    "native": tuple(FIXED_POINT),
-}
-"""What `QuantizedModel.run` runs in, and the arithmetic that each has, its own first."""
 
 
 class _Runnable(HoldsGraph):
@@ -144,8 +135,8 @@ class QuantizedModel(_Runnable):
         return lower(self.ir)
 
     @cached_property
-    def _session(self) -> OnnxRuntime:
-        return OnnxRuntime(self.ir)
+    def _started(self) -> dict[tuple[str, Arithmetic | None], Runner]:
+        return {}
 
     def __call__(self, *inputs: Any) -> Any:
         """Run in ONNX Runtime; arguments and results as in `Model`."""
@@ -154,25 +145,20 @@ class QuantizedModel(_Runnable):
     def run(
         self, *inputs: Any, engine: str = "onnxruntime", arithmetic: str | Arithmetic | None = None
     ) -> Any:
-        """Run in `engine`: "onnxruntime", "numpy", or "native", the network's C compiled for this machine.
+        """Run in `engine`: "onnxruntime", "numpy", "native" (the network's C, compiled for this machine) or "openvino".
 
         `arithmetic` is how accumulators become codes: "onnx", "tflite" or "single" (see `Arithmetic`). ONNX Runtime has
-        its own, "onnx"; the NumPy engine has them all ("onnx" unless told otherwise), C the other two ("tflite").
-        Engines that share one give the same integers. Raises EngineError if the engine or its arithmetic is unknown,
-        for an operation that they lack, and for an input that does not fit; NaN has no code, and is refused.
+        its own, "onnx"; the NumPy engine has them all ("onnx" unless told otherwise), C the other two ("tflite"), and
+        OpenVINO none that has a name. Engines that share one give the same integers. Raises EngineError if the engine
+        or its arithmetic is unknown, for an operation that they lack, and for an input that does not fit; NaN has no
+        code, and is refused. Raises MissingExtra for an engine that is not installed.
         """
         feeds = _feeds(inputs, self.inputs)
-        if engine not in ENGINES:
-            raise EngineError(f"unknown engine {engine!r}; choose {', '.join(map(repr, ENGINES))}")
-        chosen = ENGINES[engine][0] if arithmetic is None else _arithmetic(arithmetic, EngineError)
-        if chosen not in ENGINES[engine]:
-            has = ", ".join(repr(a.value) for a in ENGINES[engine])
-            raise EngineError(f"the engine {engine!r} has no {chosen.value!r} arithmetic; choose {has}")
-        if engine == "onnxruntime":
-            return _bare(self._session.run(feeds), inputs)
-        if engine == "native":
-            return _bare(native(self.program, chosen).run(feeds), inputs)
-        return _bare(run_program(self.program, feeds, arithmetic=chosen, island=run_island), inputs)
+        found = engine_of(engine)
+        chosen = found.chosen(None if arithmetic is None else _arithmetic(arithmetic, EngineError))
+        if (engine, chosen) not in self._started:
+            self._started[engine, chosen] = found.start(self, chosen, None)
+        return _bare(self._started[engine, chosen].run(feeds), inputs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the quantized graph as ONNX: a file that `open` reads, whole or not at all. Raises ExportError.

@@ -16,9 +16,9 @@ from eightbit.cli.terminal import bars, say
 from eightbit.data.batch_axis import joined
 from eightbit.data.feeds import Feeds
 from eightbit.data.npz import write_npz
+from eightbit.deploy.engines import ENGINES
 from eightbit.errors import EngineError
 from eightbit.graph.samples import samples
-from eightbit.model import ENGINES
 from eightbit.model import open as open_quantized
 
 

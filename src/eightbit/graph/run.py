@@ -87,15 +87,20 @@ class FloatSession:
         return {name: results[name] for name in self.outputs}
 
 
+def check_threads(threads: int | None) -> None:
+    """Raises EngineError for more threads than a machine bears, and for none."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise EngineError(
+            f"threads={threads}: give 1 to {MOST_THREADS}; this machine has {os.cpu_count()} cores"
+        )
+
+
 def session_options(threads: int | None = None) -> ort.SessionOptions:
     """The settings that every ONNX Runtime session of this package has: quiet, and exact.
 
     `threads=None` is every core. Raises EngineError for more threads than a machine bears.
     """
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise EngineError(
-            f"threads={threads}: give 1 to {MOST_THREADS}; this machine has {os.cpu_count()} cores"
-        )
+    check_threads(threads)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(*FLOAT_PRODUCTS)

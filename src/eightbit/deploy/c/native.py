@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Mapping
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,6 @@ from eightbit.deploy.c.prepare import shapes_of
 from eightbit.deploy.c.text import Network, header, source
 from eightbit.errors import EngineError, ExportError
 from eightbit.integer.program import Codes, Program
-
-_MADE: WeakKeyDictionary[Program, dict[Arithmetic, Native]] = WeakKeyDictionary()
 
 
 class Native:
@@ -83,11 +80,3 @@ def compiled(net: Network) -> Callable[..., None]:
     )
     run.restype = None  # type: ignore[attr-defined]
     return run
-
-
-def native(program: Program, arithmetic: Arithmetic) -> Native:
-    """The program compiled, once as long as it lives. Raises EngineError."""
-    kept = _MADE.setdefault(program, {})
-    if arithmetic not in kept:
-        kept[arithmetic] = Native(program, arithmetic)
-    return kept[arithmetic]
