@@ -24,6 +24,7 @@ from rich.table import Table
 
 import benchmarks
 from benchmarks.figure import Figure
+from eightbit.graph.processor import processor_name
 
 RESULTS = Path(__file__).with_name("results.md")
 LIBRARIES = ("numpy", "onnxruntime", "torch")
@@ -42,13 +43,8 @@ def measured(name: str) -> list[Figure]:
 
 def machine() -> str:
     """The processor and the libraries, in a line."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        processor = next((s.split(":", 1)[1].strip() for s in lines if s.startswith("model name")), processor)
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}"
+    return f"{processor_name()}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}"
 
 
 def cells(figure: Figure) -> tuple[str, ...]:

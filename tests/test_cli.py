@@ -19,6 +19,8 @@ from PIL import Image
 
 import eightbit as eb
 from eightbit.cli import main
+from eightbit.deploy.engines import ENGINES
+from eightbit.graph.processor import processor_features, processor_name
 from tests.small_net import CLASSES, SHAPE, images, small_net, write_small_net
 
 
@@ -234,8 +236,27 @@ def test_bench_gives_medians_and_their_ratio(quantized: Path, data: tuple[str, .
     options = ("--rounds", 5, "--batch", 2, "--threads", 1)
     run = ("bench", quantized / "net.onnx", quantized / "q.onnx", *words, *options)
     assert "medians of 5 rounds in turns, batch 2, threads 1" in call(*run).stdout
-    found = json.loads(call(*run, "--json").stdout)
-    assert found["ratio"] == found["int8_seconds"] / found["float_seconds"]
+    report = json.loads(call(*run, "--json").stdout)
+    timed = {e["engine"]: e for e in report["engines"]}
+    assert set(timed) | set(report["left_out"]) == set(ENGINES) and {"onnxruntime", "numpy"} <= set(timed)
+    for found in timed.values():
+        has_float = found["engine"] in ("onnxruntime", "openvino")
+        assert found["ratio"] == (found["int8_seconds"] / found["float_seconds"] if has_float else None)
+    assert report["processor"] == processor_name() and report["features"] == list(processor_features())
+    one = json.loads(call(*run, "--json", "--engine", "numpy").stdout)
+    assert [e["engine"] for e in one["engines"]] == ["numpy"] and one["left_out"] == {}
+
+
+def test_bench_says_why_an_engine_is_left_out(folder: Path):
+    net = small_net()
+    net.graph.node.insert(8, helper.make_node("LpNormalization", ["f"], ["t"], name="norm", axis=1))
+    net.graph.node[9].input[0] = "t"
+    onnx.save(net, folder / "net.onnx")
+    assert quantize_with(folder, folder / "calib.npz").exit_code == 0
+    run = ("bench", folder / "net.onnx", folder / "out.onnx", "--rounds", 5, "--json")
+    left_out = json.loads(call(*run).stdout)["left_out"]
+    assert "norm" in left_out["native"]
+    assert_refused(call(*run, "--engine", "native"), "norm")
 
 
 def test_help_and_version():

@@ -1,11 +1,13 @@
 """What the machine's kernels do to pairs of products, and what sessions ask for because of it."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from eightbit.graph import run
-from eightbit.graph.processor import pairs_saturate, would_saturate
+from eightbit.graph import processor, run
+from eightbit.graph.processor import pairs_saturate, processor_features, processor_name, would_saturate
 from tests.graph.graphs import parse
 
 
@@ -46,3 +48,31 @@ def test_sessions_ask_for_exact_kernels_only_where_the_fast_ones_saturate(
     else:
         with pytest.raises(RuntimeError):
             options.get_session_config_entry(name)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "features"),
+    [
+        (
+            "model name\t: Fast\nflags\t\t: avx2 avx512_vnni\n\nmodel name: other",
+            "Fast",
+            ("AVX2", "AVX-512 VNNI"),
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp", None, ("NEON", "dot products")),
+        (None, None, ()),
+    ],
+)
+def test_the_processor_is_named_as_the_system_names_it(
+    cpuinfo: str | None,
+    name: str | None,
+    features: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert processor_name() == (name or "riscv64")
+    assert processor_features() == features

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from eightbit.arith.fixedpoint import Arithmetic
+from eightbit.deploy.engines import ENGINES
 from eightbit.graph.run import MOST_THREADS
 
 
@@ -82,4 +83,5 @@ CONSTANTS = click.option(
 )
 Held = tuple[tuple[str, np.ndarray], ...]
 """What `CONSTANTS` gives a command."""
+ENGINE = click.Choice(list(ENGINES))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -9,14 +9,13 @@ import click
 import numpy as np
 
 from eightbit.cli.group import main
-from eightbit.cli.options import ARITHMETIC, FILE
+from eightbit.cli.options import ARITHMETIC, ENGINE, FILE
 from eightbit.cli.places import check_places
 from eightbit.cli.reading import Reader, takes_data
 from eightbit.cli.terminal import bars, say
 from eightbit.data.batch_axis import joined
 from eightbit.data.feeds import Feeds
 from eightbit.data.npz import write_npz
-from eightbit.deploy.engines import ENGINES
 from eightbit.errors import EngineError
 from eightbit.graph.samples import samples
 from eightbit.model import open as open_quantized
@@ -26,7 +25,7 @@ from eightbit.model import open as open_quantized
 @click.argument("model", type=FILE)
 @click.option("-i", "--input", "inputs", type=FILE, required=True, help="Inputs, .npz or pictures.")
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the outputs, .npz.")
-@click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True)
+@click.option("--engine", type=ENGINE, default="onnxruntime", show_default=True)
 @click.option(
     "--arithmetic", type=ARITHMETIC, help="How accumulators become codes; default: the engine's own."
 )

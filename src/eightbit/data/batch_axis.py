@@ -130,6 +130,12 @@ def samples_in(batch: Feeds, axes: Mapping[str, int]) -> int:
     return next((batch[name].shape[axis] for name, axis in axes.items()), 1)
 
 
+def batch_of(specs: Sequence[TensorSpec], feeds: Feeds) -> int:
+    """How many samples `feeds` hold, on the axes that the specs say; else the first input's length."""
+    axes = {spec.name: spec.batch for spec in specs if spec.batch is not None and spec.batch >= 0}
+    return samples_in(feeds, axes) if axes else next((a.shape[0] for a in feeds.values() if a.ndim), 1)
+
+
 def taken(batch: Feeds, axes: Mapping[str, int], rows: Sequence[int]) -> Feeds:
     """The samples `rows` of a batch; inputs without a batch axis as they are."""
     return {n: a.take(rows, axis=axes[n]) if n in axes else a for n, a in batch.items()}

@@ -1,4 +1,4 @@
-"""What this machine's kernels do to sums of eight-bit products.
+"""What this machine's processor is, and what its kernels do to sums of eight-bit products.
 
 Some x86 kernels add the products of uint8 and int8 in pairs, in int16, and the pair saturates: 255 * 127 * 2 = 64,770
 comes to 32,767 (Intel's VPMADDUBSW; onnxruntime#6004). Weight codes of magnitude 64 and below are safe there.
@@ -6,13 +6,28 @@ comes to 32,767 (Intel's VPMADDUBSW; onnxruntime#6004). Weight codes of magnitud
 
 from __future__ import annotations
 
+import platform
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
 LARGEST_UINT8, LARGEST_INT8 = 255, 127
+CPUINFO = Path("/proc/cpuinfo")
+FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX-512 VNNI",
+    "amx_int8": "AMX int8",
+    "asimd": "NEON",
+    "asimddp": "dot products",
+    "i8mm": "int8 matrix products",
+    "sve": "SVE",
+}
+"""Instructions that decide how fast int8 is, as Linux calls them and as their makers do."""
 
 
 @lru_cache(maxsize=1)
@@ -43,3 +58,25 @@ def pairs_saturate() -> bool:
 def would_saturate(flags: frozenset[str]) -> bool:
     """Whether they would on an x86 processor of these `flags`, as Linux names them: AVX2 without VNNI."""
     return "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & flags
+
+
+def processor_name() -> str:
+    """What the system calls its processor."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_features() -> tuple[str, ...]:
+    """The `FEATURES` that Linux lists for its processor, the host's where it is emulated; none on other systems."""
+    info = _cpuinfo()
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return tuple(title for flag, title in FEATURES.items() if flag in flags)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first core that Linux describes."""
+    try:
+        text = CPUINFO.read_text()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from eightbit import plot
-from eightbit.data.batch_axis import samples_in
+from eightbit.data.batch_axis import batch_of
 from eightbit.data.feeds import Feeds
 from eightbit.data.labelled import Labelled
 from eightbit.deploy.sessions import CODE_TYPES, OnnxRuntime, optimized
@@ -308,9 +308,7 @@ def measure(
         seconds=seconds,
         tick=None if progress is None else lambda n: progress("bench", n),
     )
-    axes = {s.name: s.batch for s in model.inputs if s.batch is not None and s.batch >= 0}
-    batch = samples_in(feeds, axes) if axes else next((a.shape[0] for a in feeds.values() if a.ndim), 1)
-    return Latency(medians[0], medians[1], done, batch, threads)
+    return Latency(medians[0], medians[1], done, batch_of(model.inputs, feeds), threads)
 
 
 def node_share(qdq: ir.Model, runtime_graph: onnx.ModelProto | None = None) -> NodeShare:
