@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 import eightbit as eb
+from eightbit.arith.affine import INT8
 from eightbit.quant.encode.correct import corrected_bias
 from eightbit.quant.observe.moments import Moments
 from tests.strangers.graphs import Feeds, graph, node, normal, weight
-from tests.strangers.walk import refused, walk
+from tests.strangers.walk import refused, sqnr_db, walk
 
 
 def net(first: float, second: float, gain: float, bias: bool = True) -> tuple[onnx.ModelProto, list[Feeds]]:
@@ -143,3 +144,72 @@ def test_a_weight_that_its_range_cuts_off_does_not_overflow_the_bias_of_its_erro
     x = np.abs(normal(rng, 64, 64, 1, 1))
     q = eb.quantize(model, x, eb.Recipe(weights=eb.Weights(range=eb.Percentile(90))))
     np.testing.assert_array_equal(q(x), q.run(x, engine="numpy"))
+
+
+@pytest.mark.parametrize("constant", [1.0, 3.3, 5.9, 1 / 3])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("channels", [[3], range(8)], ids=["one", "all"])
+def test_channels_that_are_constant_in_the_data_round_by_them(
+    constant: float, groups: int, channels: list[int] | range
+) -> None:
+    """Their centred moments are zero: what float32 makes of them is the rounding of its own sums, of either sign."""
+    rng = np.random.default_rng(4)
+    nodes = [node("Conv", "x w b", "y", group=groups)]
+    constants = {"w": weight(rng, 8, 8 // groups, 3, 3), "b": normal(rng, 8)}
+    model = eb.load(graph(nodes, {"x": ["N", 8, 12, 12]}, {"y": ["N", 8, 10, 10]}, constants))
+    x = normal(rng, 32, 8, 12, 12)
+    x[:, channels] = constant
+    recipe = eb.Recipe(activations=eb.FLOAT, weights=eb.Weights(rounding=eb.GPTQ()), bias_correction=True)
+    assert eb.compare(model, eb.quantize(model, x, recipe), x).outputs[0].sqnr_db > 30
+
+
+def test_moments_that_too_little_damping_leaves_singular_are_named() -> None:
+    rows, h = np.ones((1, 2, 3), np.float32), np.ones((1, 3, 3))
+    message = refused(
+        lambda: eb.GPTQ(damping=1e-20).codes(rows, np.float32(0.1), INT8, h), eb.QuantizationError
+    )
+    assert message.startswith("damping 1e-20 leaves the moments of its input singular")
+
+
+LARGEST, SUBNORMAL = np.finfo(np.float32).max, np.float32(1e-40)
+EXTREMES = {  # the factor of the first channel, of one element, and of all
+    "all are large": (1, 1, 3e37),
+    "a channel of the largest": (LARGEST, 1, 1),
+    "one of the largest": (1, LARGEST, 1),
+    "a subnormal channel": (SUBNORMAL, 1, 1),
+    "both ends": (SUBNORMAL, LARGEST, 1),
+    "a dead channel": (0, 1, 1),
+}
+EVERY_WAY = {
+    "default": eb.Recipe(),
+    "plain": eb.Recipe.plain(),
+    "weights alone": eb.Recipe(activations=eb.FLOAT),
+    "searched": eb.Recipe(weights=eb.Weights(rounding=eb.GPTQ(), range=eb.MSE(norm=8))),
+    "dynamic": eb.Recipe(activations=eb.Activations(dynamic=True)),
+}
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1e-30, 1e-44])
+@pytest.mark.parametrize("op", ["Conv", "Gemm"])
+@pytest.mark.parametrize("what", EXTREMES)
+def test_weights_at_both_ends_of_float32_run_alike_or_are_refused(what: str, op: str, gain: float) -> None:
+    """Refused only where the input is no normal float32 (1e-44), or the recipe has nothing for a convolution."""
+    rng = np.random.default_rng(5)
+    w = np.sign(normal(rng, 4, 3, *((3, 3) if op == "Conv" else ()))) * np.float32(0.7)
+    channel, element, everything = EXTREMES[what]
+    w[0] *= np.float32(channel)
+    w.flat[-1] = np.sign(w.flat[-1]) * np.float32(element)
+    w *= np.float32(everything)
+    inner = [8, 8] if op == "Conv" else []
+    nodes = [node(op, "x w", "y", **({} if op == "Conv" else {"transB": 1}))]
+    proto = graph(nodes, {"x": ["N", 3, *inner]}, {"y": ["N", 4, *([None] * len(inner))]}, {"w": w})
+    data = [normal(rng, 64, 3, *inner) * np.float32(gain) for _ in range(3)]
+    model = eb.load(proto)
+    for name, recipe in EVERY_WAY.items():
+        if (name, op) == ("dynamic", "Conv") or (gain == 1e-44 and name not in ("weights alone", "dynamic")):
+            refused(lambda recipe=recipe: eb.quantize(model, data[:2], recipe), eb.QuantizationError)
+            continue
+        q = eb.quantize(model, data[:2], recipe)
+        found = q(data[2])
+        np.testing.assert_array_equal(found, q.run(data[2], engine="numpy"), err_msg=name)
+        assert gain == 1e-44 or sqnr_db(model(data[2]), found) > 20, name

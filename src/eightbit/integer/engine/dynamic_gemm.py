@@ -38,6 +38,8 @@ def dynamic_quantize(
         x = np.asarray(x, np.float32)
         lo, hi = x.min(initial=np.float32(0)), x.max(initial=np.float32(0))
         scale = np.float32(1) if lo == hi else np.float32((hi - lo) / STEPS)
+        if scale == 0:  # a range that float32 cannot divide by 255: whatever the codes, they stand for 0
+            return np.zeros(x.shape, np.int8), np.asarray(scale), np.zeros((), np.int8)
         zero_point = np.rint(np.clip(np.float32(0) - lo / scale, 0, STEPS))
         codes = x / scale
         np.rint(codes, out=codes)
@@ -68,10 +70,11 @@ def dynamic_gemm(
         shifted = np.subtract(codes.reshape(-1, depth), zero_point, dtype=np.int16)
         multiplier = np.float32(scale) * op.weight_scale
         out = np.empty((shifted.shape[0], width), np.float32)
-        for begin, acc in accumulators(weight, shifted):
-            np.multiply(acc.T.astype(np.float32), multiplier, out=out[begin : begin + ROWS])
-        if op.bias is not None:
-            out += op.bias
+        with np.errstate(over="ignore", invalid="ignore"):  # as the float model's would
+            for begin, acc in accumulators(weight, shifted):
+                np.multiply(acc.T.astype(np.float32), multiplier, out=out[begin : begin + ROWS])
+            if op.bias is not None:
+                out += op.bias
         return out.reshape(*codes.shape[:-1], width)
 
     return apply

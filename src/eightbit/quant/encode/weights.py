@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.arith.affine import INT32
+from eightbit.arith.affine import INT32, TINY
 from eightbit.errors import QuantizationError
 from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.encode.correct import corrected_bias
@@ -71,8 +71,8 @@ def encode_layer(
     by rounding that looks at data and by bias correction; rounding looks at `together` instead, the moments of all
     layers that share the weight, where it is given. Of the `parts` of its scale each row takes the one with the
     least error of the output, if there are moments. Codes are 0 where `zeros`, in the shape of `weight`, is True. A
-    scale is widened where the bias would not fit its int32 code. Raises QuantizationError for a bias of another length
-    than the channels.
+    scale is widened where the bias would not fit its int32 code, or the product of scales float32. Raises
+    QuantizationError for a bias of another length than the channels.
     """
     channels = weight.shape[layout.axis]
     if bias is not None and bias.shape != (channels,):
@@ -83,8 +83,8 @@ def encode_layer(
     group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
     rows = layout.rows(weight)
     scale = fit_scale(np.moveaxis(weight, layout.axis, 0).reshape(channels, -1), choice)
-    if bias is not None and input_scale is not None:
-        scale = _widen_for_bias(scale, bias, input_scale)
+    if input_scale is not None:
+        scale = _widen(scale, bias, input_scale)
     hessian = _counted(recipe, moments if together is None else together)
     gone = None if zeros is None else layout.rows(zeros)
     tried = parts if hessian is not None else (1.0,)
@@ -186,13 +186,17 @@ def steps_of(scale: NDArray[np.float32], group: int | None, shape: tuple[int, ..
 
 
 def _scale(limit: NDArray[np.float64], choice: Weights) -> NDArray[np.float32]:
-    smallest = float(np.finfo(np.float32).tiny)
-    scale = np.maximum(limit / choice.itype.qmax, smallest)
+    most = np.nextafter(np.finfo(np.float32).max / np.float32(choice.itype.qmax), np.float32(0))
+    scale = np.clip(limit / choice.itype.qmax, TINY, most)  # the largest code stands for a float32 as well
     return np.where(limit > 0, scale, 1.0).astype(np.float32)
 
 
-def _widen_for_bias(
-    scale: NDArray[np.float32], bias: NDArray[np.float32], input_scale: np.float32
+def _widen(
+    scale: NDArray[np.float32], bias: NDArray[np.float32] | None, input_scale: np.float32
 ) -> NDArray[np.float32]:
-    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale))
-    return np.maximum(scale, (needed if scale.ndim else needed.max()).astype(np.float32))
+    """`scale`, as large as it must be for float32 to hold its product with the input's, and int32 the bias's codes."""
+    needed = np.full(scale.shape, 2 * float(TINY) / float(input_scale))  # twice: the product is rounded
+    if bias is not None:
+        steps = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale))
+        needed = np.maximum(needed, steps if scale.ndim else steps.max())
+    return np.maximum(scale, needed.astype(np.float32))

@@ -20,6 +20,9 @@ from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.quant.methods.observers import HALF, Extremes, Histogram, Limits, MeanExtremes, State
 from eightbit.values.fields import Above, AtLeast, check
 
+DECADES = 30
+"""Powers of ten, up or down, that errors in float32 may take: sums of many, and small errors, need the others."""
+
 
 @runtime_checkable
 class Calibrator(Protocol):
@@ -153,6 +156,8 @@ class MSE:
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
         """The largest magnitude of each row's codes, (C,); see the class."""
         largest = np.abs(rows).max(axis=1)
+        unit = self._units(largest)
+        rows, largest = rows / unit[:, None], largest / unit
         best = np.full(len(rows), np.inf)
         limit = largest.copy()
         for fraction in np.linspace(1.0, 0.2, self.steps, dtype=np.float32):
@@ -161,7 +166,13 @@ class MSE:
             total = (error**self.norm).sum(axis=1, dtype=np.float64)
             limit = np.where(total < best, largest * fraction, limit)
             best = np.minimum(total, best)
-        return limit.astype(np.float64)
+        return limit.astype(np.float64) * unit
+
+    def _units(self, largest: NDArray[np.float32]) -> NDArray[np.float32]:
+        """In what each row is measured (C,): 1, or its power of two where float32 cannot hold its errors to `norm`."""
+        peak = np.where(largest > 0, largest, np.float32(1))
+        fits = self.norm * np.abs(np.log10(peak)) < DECADES
+        return np.where(fits, 1, np.ldexp(np.float32(1), np.frexp(peak)[1] - 1))
 
 
 @dataclass(frozen=True)

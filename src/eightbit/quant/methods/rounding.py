@@ -154,14 +154,23 @@ def pruned_rows(
 
 
 def _factor(hessian: NDArray[np.float64], order: NDArray[np.int64], damping: float) -> NDArray[np.floating]:
-    """U, upper triangular, with UᵀU the inverse of the damped, reordered moments."""
+    """U, upper triangular, with UᵀU the inverse of the damped, reordered moments.
+
+    Raises QuantizationError if so little damping leaves them singular.
+    """
     ordered = np.stack([h[np.ix_(o, o)] for h, o in zip(hessian, order, strict=True)])
     diagonal = np.einsum("gkk->gk", ordered)  # a writeable view
     dead = diagonal == 0
     diagonal += damping * diagonal.mean(axis=1, keepdims=True)
     diagonal[dead] = np.maximum(diagonal, 1.0)[dead]  # an input that is always zero: any code will do
     # H = R Rᵀ with R upper triangular (the Cholesky factor read backwards), so H⁻¹ = R⁻ᵀ R⁻¹ and U = R⁻¹.
-    lower = np.linalg.cholesky(ordered[:, ::-1, ::-1])
+    try:
+        lower = np.linalg.cholesky(ordered[:, ::-1, ::-1])
+    except np.linalg.LinAlgError:
+        raise QuantizationError(
+            f"damping {damping:g} leaves the moments of its input singular: the data have it in few directions only; "
+            "give a larger one, or more data"
+        ) from None
     return _upper_inverse(lower[:, ::-1, ::-1])
 
 

@@ -34,6 +34,9 @@ towards a multiple of the identity: Ledoit and Wolf 2004, A well-conditioned est
 matrices."""
 SQUARED = (1e-15, 1e15)
 """Peaks of an input whose sums of squares are far from both ends of float32."""
+CONSTANT = 1e-4
+"""Of its squared mean: an input whose spread is less is nearly constant. The sums of equal numbers round one way each
+time, by up to 2e-4 of their value after a million, and a centred moment would be nothing but that."""
 ELEMENTS = 2**20
 """Patches of several samples go into one product until they hold so many numbers."""
 
@@ -84,8 +87,7 @@ class Moments:
         """What is added to the diagonal of `centred`, (G, K, K).
 
         SHRINK of the mean spread, times K over the count of positions; and FLOOR of the second moments' mean, so that
-        `centred` is positive definite for a constant input, where the difference of two sums in float32 is nothing but
-        their rounding.
+        `centred` is positive definite for a constant input, too.
         """
         inputs = self.hessian.shape[1]
         energy = np.einsum("gkk->g", self.hessian)
@@ -95,9 +97,15 @@ class Moments:
 
 
 def summable(x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """`x`, in float64 if its squares or their sum could overflow float32, or vanish in it."""
+    """`x` (G, K, N), in float64 where float32 would lose its sums.
+
+    That is where squares or their sum could overflow or vanish, and where an input is nearly `CONSTANT`.
+    """
     peak = max(x.max(initial=0), -x.min(initial=0))
-    return x if SQUARED[0] < peak < SQUARED[1] else x.astype(np.float64)
+    if not SQUARED[0] < peak < SQUARED[1]:
+        return x.astype(np.float64)
+    flat = x.shape[2] > 0 and x.var(axis=2) < CONSTANT * x.mean(axis=2) ** 2
+    return x.astype(np.float64) if np.any(flat) else x
 
 
 def layer_moments(
