@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from eightbit.graph.model import constant, input_at, is_op
 
-SMALLEST = 4096
-"""Bytes of a constant that is worth a look."""
+SMALLEST = 1024
+"""Numbers of a constant that is worth a look: as many for a weight as for its codes, whatever their width."""
 
 
 def shared(model: ir.Model) -> ir.Model:
-    """A copy in which constants of many bytes that hold the same are one; `model` itself where there are none.
+    """A copy in which large constants that hold the same are one; `model` itself where there are none.
 
     Scales and zero points are left alone: each belongs to one tensor, which may learn it.
     """
@@ -53,11 +53,11 @@ def tied(nodes: Iterable[ir.Node]) -> dict[str, ir.Value]:
 
 
 def alike(values: Iterable[ir.Value]) -> list[list[ir.Value]]:
-    """Groups of two and more of the constants that hold the same in SMALLEST bytes or more, each in the order given."""
+    """Groups of two and more constants of at least SMALLEST numbers that hold the same, each in the order given."""
     likely: defaultdict[object, list[ir.Value]] = defaultdict(list)
     for value in dict.fromkeys(values):
         array = constant(value)
-        if array is not None and array.nbytes >= SMALLEST:
+        if array is not None and array.size >= SMALLEST:
             likely[value.dtype, array.shape, array.reshape(-1)[:64].tobytes()].append(value)
     groups: defaultdict[object, list[ir.Value]] = defaultdict(list)
     for key, candidates in likely.items():
