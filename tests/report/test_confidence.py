@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eightbit.report.confidence import Verdict, Z, no_worse, paired, share
+from eightbit.report.confidence import Verdict, Z, mean_of_runs, no_worse, paired, share, t_quantile
 
 
 def counts(total: int, lost: int, won: int):
@@ -37,6 +37,17 @@ def test_paired_interval_covers_the_truth_and_mcnemar_matches_the_binomial():
     assert paired(total=100, float_right=50, lost=8, won=2).p_value == pytest.approx(2 * 56 / 1024)
     assert paired(total=100, float_right=50, lost=0, won=0).p_value == 1.0
     assert paired(total=100, float_right=50, lost=0, won=0).lo < 0
+
+
+def test_the_interval_of_a_few_runs_is_students():
+    """Quantiles of any table of t; and of 4,000 triples from a known mean, 95 in 100 intervals hold it."""
+    wanted = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 10: 2.228, 30: 2.042}
+    assert {n: round(t_quantile(n), 3) for n in wanted} == wanted
+    triples = np.random.default_rng(0).normal(0.7, 2.0, (4000, 3))
+    found = [mean_of_runs(triple) for triple in triples.tolist()]
+    assert np.mean([m.lo <= 0.7 <= m.hi for m in found]) == pytest.approx(0.95, abs=0.011)
+    with pytest.raises(ValueError, match=r"1 run\(s\) say nothing of their spread"):
+        mean_of_runs([0.5])
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (-1, 2), (0, 0)])

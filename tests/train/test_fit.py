@@ -61,6 +61,29 @@ def test_the_teachers_share_of_the_loss_counts(net: eb.Model, module):
     assert heard < alone
 
 
+def test_a_teachers_answers_can_be_noted_and_teach_as_it_would(net: eb.Model):
+    """With labels and without: the same losses as with the teacher in the loop, which is not run again."""
+    x, y = labelled(net)
+    for data in (x, (x, y)):
+        runs = [eb.trainable(net, images(32), eb.Recipe(weights=eb.Weights(bits=2))) for _ in range(2)]
+        asked, noted = (eb.fit(m, data, QUICK, teacher=t) for m, t in zip(runs, (net, net(x)), strict=True))
+        assert [e.loss for e in noted.epochs] == pytest.approx([e.loss for e in asked.epochs], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "teacher", "features", "message"),
+    [
+        (images(8), np.zeros((7, 5), np.float32), {}, "differ in number: 8 and 7"),
+        ([images(8)], np.zeros((8, 5), np.float32), {}, "for batches give the teacher itself"),
+        (images(8), np.zeros((8, 5), np.float32), {"1": "1"}, "features need a torch module as teacher"),
+        (images(8), "resnet8", {}, "a str cannot teach"),
+    ],
+)
+def test_what_cannot_teach_is_named(data: object, teacher: object, features: dict[str, str], message: str):
+    with pytest.raises(eb.QuantizationError, match=message):
+        eb.fit(classifier(2), data, replace(QUICK, features=features), teacher=teacher)
+
+
 def classifier(channels: int):
     parts = torch.nn.Conv2d(3, channels, 3), torch.nn.ReLU(), torch.nn.Flatten()
     return torch.nn.Sequential(*parts, torch.nn.Linear(36 * channels, 5))
@@ -213,12 +236,12 @@ def test_data_follow_the_module_to_its_device(net: eb.Model, module, kind: str):
     student = (module if kind == "trainable" else classifier(2)).to("meta")
     x, y = labelled(net)
     loop = _Loop(student, (x, y), QUICK, classifier(8), None)
-    inputs, labels = next(loop.data.epoch(0))
-    outputs = student.train()(*(t.to("meta") for t in inputs))
+    batch = next(loop.data.epoch(0))
+    outputs = student.train()(*(t.to("meta") for t in batch.inputs))
     assert outputs.device.type == "meta"
-    assert loop.teacher(inputs, outputs.device).device.type == "meta"
+    assert loop.teacher(batch.inputs, outputs.device).device.type == "meta"
     with pytest.raises(NotImplementedError, match="meta"):  # the first number that is looked at
-        loop._loss(inputs, labels)
+        loop._loss(batch)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""What `fit` is handed -> batches of tensors, the labels apart."""
+"""What `fit` is handed -> batches of tensors, the labels apart, and what a teacher has said of them before."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,23 @@ from eightbit.errors import QuantizationError
 from eightbit.train.training import Training
 
 
-class Batches:
-    """Data as batches of (inputs, labels or None), in a new order every epoch where they are arrays."""
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one step; `labels` int64 and `told`, the teacher's noted answers, are None where there are none."""
 
-    def __init__(self, data: Any, training: Training, *, labelled: bool) -> None:
-        self.data, self.training, self.labelled = data, training, labelled
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None
+    told: Tensor | None = None
+
+
+class Batches:
+    """Data batch by batch, in a new order every epoch where they are arrays.
+
+    `told` are a teacher's answers, sample by sample, for data that are arrays.
+    """
+
+    def __init__(self, data: Any, training: Training, *, labelled: bool, told: Any = None) -> None:
+        self.data, self.training, self.labelled, self.told = data, training, labelled, told
         if not is_array(data) and not is_pair(data) and iter(data) is data:
             raise QuantizationError(
                 "training reads the data once an epoch; give arrays, a list or a DataLoader, not a generator"
@@ -29,23 +42,34 @@ class Batches:
             self.length = math.ceil(len(first) / training.batch)
         else:
             self.length = len(data) if hasattr(data, "__len__") else sum(1 for _ in data)
+        if told is None:
+            return
+        if not is_array(first):
+            raise QuantizationError(
+                "a teacher's answers as an array go with inputs that are an array, sample by sample; for batches give "
+                "the teacher itself"
+            )
+        if len(told) != len(first):
+            raise QuantizationError(
+                f"inputs and the teacher's answers differ in number: {len(first)} and {len(told)}"
+            )
 
-    def epoch(self, number: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
+    def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`. Raises QuantizationError for batches without what the loss needs."""
-        for batch in self._raw(number):
+        for batch, told in self._raw(number):
             parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
             if self.labelled and len(parts) < 2:
                 raise QuantizationError("a batch has no labels; give (inputs, labels), or a teacher")
             *inputs, last = parts
             if self.labelled or (len(parts) > 1 and _integers(last)):
-                yield tuple(map(torch.as_tensor, inputs)), torch.as_tensor(last).long()
+                yield Batch(tuple(map(torch.as_tensor, inputs)), torch.as_tensor(last).long(), told)
             else:
-                yield tuple(map(torch.as_tensor, parts)), None
+                yield Batch(tuple(map(torch.as_tensor, parts)), None, told)
 
-    def _raw(self, number: int) -> Iterable[Any]:
+    def _raw(self, number: int) -> Iterable[tuple[Any, Tensor | None]]:
         arrays = self.data if is_pair(self.data) else (self.data,)
         if not all(map(is_array, arrays)):
-            yield from self.data
+            yield from ((batch, None) for batch in self.data)
             return
         if len({len(a) for a in arrays}) > 1:
             raise QuantizationError(f"inputs and labels differ in number: {[len(a) for a in arrays]}")
@@ -53,7 +77,8 @@ class Batches:
         order = random.permutation(len(arrays[0]))
         for start in range(0, len(order), self.training.batch):
             chosen = order[start : start + self.training.batch]
-            yield tuple(a[chosen] for a in arrays)
+            told = None if self.told is None else torch.as_tensor(self.told[chosen])
+            yield tuple(a[chosen] for a in arrays), told
 
 
 def is_pair(data: Any) -> bool:

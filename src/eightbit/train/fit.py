@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eightbit.data.given import is_array
 from eightbit.errors import LoadError, QuantizationError
 from eightbit.files import write_whole
 from eightbit.quant.observe.calibrate import Progress
-from eightbit.train.batches import Batches, is_pair
+from eightbit.train.batches import Batch, Batches, is_pair
 from eightbit.train.hooks import Hooks, Teacher, first
 from eightbit.train.loss import feature_loss, output_loss, soft_loss, task_loss
 from eightbit.train.progress import Show, shown
@@ -40,7 +41,7 @@ def fit(
     data: Any,
     training: Training | None = None,
     *,
-    teacher: Callable[..., Any] | None = None,
+    teacher: Any = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -51,8 +52,9 @@ def fit(
 
     `data` is a pair of arrays (inputs, labels), one array of inputs alone, or an iterable of batches that can be
     repeated, such as a DataLoader, of (inputs..., labels) or, with a `teacher` and no labels, of inputs. `teacher` is
-    called with the inputs and gives what the module should give: a float module, an `eightbit.Model`. `loss` of the
-    module's and the teacher's outputs, as they give them, takes the place of the soft targets. `evaluate` is called
+    called with the inputs and gives what the module should give: a float module, an `eightbit.Model`; or it is an array
+    of what it said before, sample by sample as the inputs, and is not run again. `loss` of the module's and the
+    teacher's outputs, as they give them, takes the place of the soft targets. `evaluate` is called
     after every epoch. A `checkpoint` that exists is resumed. `progress=True` draws a bar with loss, accuracy and
     quality on stderr, where that is a terminal; a function is told "train" and the steps done. Raises QuantizationError
     for data without labels and without a teacher, and for a loss that is not finite; LoadError for a checkpoint of
@@ -95,12 +97,13 @@ class _Loop:
         module: nn.Module,
         data: Any,
         training: Training,
-        teacher: Callable[..., Any] | None,
+        teacher: Any,
         loss: Callable[[Any, Any], Tensor] | None,
     ) -> None:
         self.module, self.training, self.given = module, training, loss or self._soft
         self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        self.data = Batches(data, training, labelled=teacher is None or is_pair(data))
+        noted = teacher if is_array(teacher) else None
+        self.data = Batches(data, training, labelled=teacher is None or is_pair(data), told=noted)
         self.teacher = None if teacher is None else Teacher(teacher, training.features)
         self.student = Hooks(module, training.features.keys()) if training.features else None
         self.zeros = None if training.sparsity is None else TrainedZeros(module, training.sparsity)
@@ -118,11 +121,11 @@ class _Loop:
         self.module.train()
         self.losses, self.right = [], []
         peak = [group["peak"] for group in self.optimizer.param_groups]
-        for inputs, labels in self.data.epoch(len(self.epochs)):
+        for batch in self.data.epoch(len(self.epochs)):
             share = (len(self.epochs) + len(self.losses) / self.data.length) / self.training.epochs
             for group, rate in zip(self.optimizer.param_groups, peak, strict=True):
                 group["lr"] = rate * _schedule(share, self.training.warmup)
-            loss = self._loss(inputs, labels)
+            loss = self._loss(batch)
             if not math.isfinite(loss.item()):
                 raise QuantizationError(
                     f"the loss is {loss.item()} in step {self.steps}; lower Training(rate={self.training.rate:g}), "
@@ -154,15 +157,16 @@ class _Loop:
         accuracy = float(np.mean(self.right)) if self.right else None
         return Epoch(len(self.epochs) + 1, float(np.mean(losses)), quality, accuracy)
 
-    def _loss(self, inputs: tuple[Tensor, ...], labels: Tensor | None) -> Tensor:
-        inputs = tuple(x.to(self.device) for x in inputs)
+    def _loss(self, batch: Batch) -> Tensor:
+        inputs, labels = tuple(x.to(self.device) for x in batch.inputs), batch.labels
         outputs = self.module(*inputs)
         said = first(outputs)
         total = torch.zeros((), device=said.device)
         share = 0.0
         if self.teacher is not None:
             share = 1.0 if labels is None else self.training.weight
-            total = total + share * self.given(outputs, self.teacher(inputs, said.device))
+            told = self.teacher(inputs, said.device) if batch.told is None else batch.told.to(said.device)
+            total = total + share * self.given(outputs, told)
             if self.student is not None:
                 for mine, its in self.training.features.items():
                     pair = self.student.seen[mine], self.teacher.seen[its]

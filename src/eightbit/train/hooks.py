@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eightbit.data.given import is_array
 from eightbit.errors import QuantizationError
 from eightbit.train.torch_module import Trainable
 
@@ -47,9 +48,17 @@ class Hooks:
 
 
 class Teacher(Hooks):
-    """Called with inputs, gives the teacher's outputs without gradients: one bare, more as a tuple."""
+    """Called with inputs, gives the teacher's outputs without gradients: one bare, more as a tuple.
 
-    def __init__(self, teacher: Callable[..., Any], features: Mapping[str, str]) -> None:
+    An array of what a teacher said before is one as well, and is not called. Raises QuantizationError for what cannot
+    teach.
+    """
+
+    def __init__(self, teacher: Any, features: Mapping[str, str]) -> None:
+        if not callable(teacher) and not is_array(teacher):
+            raise QuantizationError(
+                f"a {type(teacher).__name__} cannot teach; give a function of the inputs, or an array of its answers"
+            )
         self.teacher = teacher.eval() if isinstance(teacher, nn.Module) else teacher
         if isinstance(teacher, nn.Module):
             super().__init__(teacher, features.values())
