@@ -57,6 +57,16 @@ CASES = {
     "a sum of constants": convolutions({"z": [4]}, node("Add", "b b", "z")),
     "the input": convolutions({"x": PICTURE}),
     "the input through Identity": convolutions({"z": PICTURE}, node("Identity", "x", "z")),
+    "an output without a shape": convolutions({"z": None}, node("ReduceMean", "y", "z", axes=[2, 3])),
+    "an output of unknown rank": convolutions(
+        {"z": None},
+        node("Shape", "y", "s"),
+        node("NonZero", "s", "i"),
+        node("Squeeze", "i a", "j"),
+        node("Gather", "s j", "t"),
+        node("Reshape", "y t", "z"),
+        constants={"a": np.array([0])},
+    ),
     "one output twice": convolutions({"z": ["N", 4, 8, 8]}, node("Identity", "y", "z")),
     "parameters of a BatchNormalization": convolutions(
         {"n": ["N", 4, 8, 8], "mu": [4], "var": [4]},
@@ -113,6 +123,13 @@ def test_a_layer_on_constants_alone_is_said_to_be_one() -> None:
     said = "nothing in this graph can be quantized: 1 nodes, y_conv (Conv): all its inputs are constant"
     for recipe in (eb.Recipe(), eb.Recipe.plain()):
         assert refused(lambda recipe=recipe: eb.quantize(source, [{}], recipe), eb.QuantizationError) == said
+
+
+def test_an_input_without_a_shape_is_refused() -> None:
+    source = convolutions({})
+    source.graph.input[0].type.tensor_type.ClearField("shape")
+    said = "graph input 'x' has no dtype or rank; export the model with typed tensor inputs"
+    assert refused(lambda: eb.load(source), eb.LoadError) == said
 
 
 def test_a_graph_without_an_output_is_refused() -> None:

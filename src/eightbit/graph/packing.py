@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from eightbit.arith.packing import pack, width_of
+from eightbit.graph.checker import check
 from eightbit.graph.model import constant, is_op
 from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.graph.run import to_proto
@@ -124,7 +125,7 @@ def _fits_opset(model: ir.Model, opset: int, ir_version: int) -> bool:
     raised = model.clone()
     _raise_opset(raised, opset, ir_version)
     try:
-        onnx.checker.check_model(to_proto(raised))
+        check(to_proto(raised))
     except onnx.checker.ValidationError:
         return False
     return True

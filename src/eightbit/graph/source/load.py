@@ -17,6 +17,7 @@ import onnx_ir.passes.common as passes
 from eightbit.data.specs import specs
 from eightbit.errors import EngineError, LoadError
 from eightbit.graph import run
+from eightbit.graph.checker import check
 from eightbit.graph.model import OURS, check_weights
 from eightbit.graph.source import keras_model, naming, onnx_file, torch_module
 from eightbit.graph.source.constants import hold_constant
@@ -85,7 +86,7 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
     check_weights(model)
     check_operands(model)
     try:
-        onnx.checker.check_model(run.to_proto(model))
+        check(run.to_proto(model))
     except onnx.checker.ValidationError as cause:
         raise LoadError(f"the ONNX checker refuses the model: {str(cause).splitlines()[0]}") from cause
     _refuse_unknown_domains(model)

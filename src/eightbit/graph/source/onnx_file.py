@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import external_data_helper
 
 from eightbit.errors import LoadError
+from eightbit.graph.checker import check
 from eightbit.graph.model import MAX_BYTES
 from eightbit.graph.notes import drop_notes, note
 from eightbit.graph.source.conversion import (
@@ -127,7 +128,7 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
                 f"'{value.name}' has shape {sizes}: no axis can be shorter than 0; -1 is a free one"
             )
     try:
-        onnx.checker.check_model(proto)
+        check(proto)
     except (onnx.checker.ValidationError, ValueError) as cause:
         raise LoadError(f"the ONNX checker refuses the model: {first_line(cause)}") from cause
     if opset_of(proto) is None:  # no node needs it, the checker has seen; those that quantization adds will
