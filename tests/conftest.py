@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from eightbit.deploy.c.compiler import compiler
+from eightbit.deploy.engines import ENGINES, Engine
 from eightbit.errors import EngineError
 
 # A busy machine makes a test slow, not wrong: hypothesis measures neither examples nor how long drawing them takes.
@@ -63,6 +65,21 @@ def cc() -> str:
         return compiler()
     except EngineError as cause:
         return _without(str(cause))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Callable[[str], Engine]:
+    """A function that gives an engine by its name, where what it needs is installed."""
+
+    def find(name: str) -> Engine:
+        found = ENGINES[name]
+        if name == "tflm" and sys.version_info >= (3, 12):
+            pytest.skip("TFLite Micro has wheels for Python 3.11 alone")
+        if found.missing is not None:
+            _without(str(found.missing))
+        return found
+
+    return find
 
 
 def _without(reason: str) -> str:

@@ -18,7 +18,7 @@ ROOMS = [
     *("graph", "graph.source", "graph.prepare", "graph.rescale"),
     *("quant.methods", "quant.choose", "quant.observe", "quant.encode", "quant.write", "quant"),
     *("integer", "integer.engine", "integer.lower"),
-    *("deploy.c", "deploy"),
+    *("deploy.layout", "deploy.c", "deploy.tflite", "deploy"),
     "model",
     "pruning",
     "train",

@@ -23,6 +23,7 @@ from eightbit.data.results import Array, like
 from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.deploy.c.folder import CFolder, write_c
 from eightbit.deploy.engines import Runner, engine_of
+from eightbit.deploy.tflite.file import TfliteFile, write_tflite
 from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes, title
 from eightbit.graph.notes import notes
@@ -145,13 +146,17 @@ class QuantizedModel(_Runnable):
     def run(
         self, *inputs: Any, engine: str = "onnxruntime", arithmetic: str | Arithmetic | None = None
     ) -> Any:
-        """Run in `engine`: "onnxruntime", "numpy", "native" (the network's C, compiled for this machine) or "openvino".
+        """Run in `engine`: "onnxruntime", "numpy", "native" (the network's C, compiled for this machine), "openvino".
+
+        Others run the .tflite that `export` writes: "tflm" in TFLite Micro, "litert" in LiteRT with XNNPACK's kernels,
+        "litert-builtin" in LiteRT with its own.
 
         `arithmetic` is how accumulators become codes: "onnx", "tflite" or "single" (see `Arithmetic`). ONNX Runtime has
-        its own, "onnx"; the NumPy engine has them all ("onnx" unless told otherwise), C the other two ("tflite"), and
-        OpenVINO none that has a name. Engines that share one give the same integers. Raises EngineError if the engine
-        or its arithmetic is unknown, for an operation that they lack, and for an input that does not fit; NaN has no
-        code, and is refused. Raises MissingExtra for an engine that is not installed.
+        its own, "onnx"; the NumPy engine has them all ("onnx" unless told otherwise), C the other two ("tflite"),
+        TFLite Micro "tflite", and OpenVINO and LiteRT none that has a name. Engines that share one give the same
+        integers. Raises EngineError if the engine or its arithmetic is unknown, for an operation that they lack, and
+        for an input that does not fit; NaN has no code, and is refused. Raises MissingExtra for an engine that is not
+        installed.
         """
         feeds = _feeds(inputs, self.inputs)
         found = engine_of(engine)
@@ -263,22 +268,35 @@ def _opened(source: str | os.PathLike[str] | bytes) -> ir.Model:
 
 def export(
     q: QuantizedModel,
-    folder: str | os.PathLike[str],
+    place: str | os.PathLike[str],
     *,
     arithmetic: str | Arithmetic = Arithmetic.TFLITE,
     name: str = "net",
     data: Any = None,
-) -> CFolder:
-    """Write the network as C99 that needs no library and no memory but its own: net.c, net.h, kernels, a Makefile.
+) -> CFolder | TfliteFile:
+    """Write the network for another runtime: a file for TensorFlow Lite where `place` ends in .tflite, else C99.
 
-    The codes that come out are those of the NumPy engine in the same `arithmetic`, "tflite" or "single". One call takes
-    one sample. `data`, inputs as the model takes them, become the vectors of the self-test (`make check`); otherwise
-    they are random. `name` is what files and functions are called. Printing what comes back shows the arena,
-    `eightbit.plot.arena` draws it. Raises ExportError for what C cannot do, all reasons at once: operations left in
-    float, dynamic layers, 16 bits, free lengths beside the batch.
+    A .tflite is int8 throughout, channels last, one sample a call; it runs in LiteRT, and in TFLite Micro with the
+    integers of the NumPy engine in "tflite" arithmetic. It needs the extra `litert`, and none of the options.
+
+    The folder of C needs no library and no memory but its own: net.c, net.h, kernels, a Makefile. The codes that come
+    out are those of the NumPy engine in the same `arithmetic`, "tflite" or "single". One call takes one sample. `data`,
+    inputs as the model takes them, become the vectors of the self-test (`make check`); otherwise they are random.
+    `name` is what files and functions are called. Printing what comes back shows the arena, `eightbit.plot.arena` draws
+    it.
+
+    Raises ExportError for what the format cannot say, all reasons at once: operations left in float, dynamic layers, 16
+    bits, free lengths beside the batch; MissingExtra.
     """
+    chosen = _arithmetic(arithmetic, ExportError)
+    if os.fspath(place).endswith(".tflite"):
+        if chosen is not Arithmetic.TFLITE or name != "net" or data is not None:
+            raise ExportError(
+                f"{os.fspath(place)}: arithmetic, name and data are for C; leave them out for a .tflite"
+            )
+        return write_tflite(q.program, place)
     found = None if data is None else list(samples(q.ir, data, ExportError))
-    return write_c(q.program, folder, _arithmetic(arithmetic, ExportError), name=name, samples=found)
+    return write_c(q.program, place, chosen, name=name, samples=found)
 
 
 def save_weights(q: QuantizedModel, path: str | os.PathLike[str]) -> Path:

@@ -223,10 +223,12 @@ def _concat(m: Maker, x: str) -> str:
             for _ in range(int(rng.integers(1, 3)))
         ),
     ]
+    like = m.tensors[x]
     tables = tuple(
-        rng.integers(-128, 128, 256).astype(np.int8) if rng.random() < 0.5 else None for _ in parts
+        None if m.tensors[part].params == like.params else rng.integers(-128, 128, 256).astype(np.int8)
+        for part in parts
     )
-    return m.op(p.Concat, parts, m.info(), int(rng.integers(-len(shape), len(shape))), tables)
+    return m.op(p.Concat, parts, like, int(rng.integers(-len(shape), len(shape))), tables)
 
 
 def _shape(m: Maker, x: str) -> str:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eightbit.deploy.c.arena import ALIGNMENT, Buffer, planned
-from eightbit.deploy.c.views import View
-from eightbit.deploy.c.windows import Windows
+from eightbit.deploy.layout.views import View
+from eightbit.deploy.layout.windows import Windows
 
 
 @st.composite

@@ -44,6 +44,12 @@ def test_every_engine_that_is_installed_runs_each_of_its_arithmetics(q: eb.Quant
     ("name", "without", "said"),
     [
         ("openvino", "openvino", r"openvino is not installed; run: pip install 'eightbit\[openvino\]'"),
+        (
+            "litert",
+            "ai_edge_litert",
+            r"ai_edge_litert is not installed; run: pip install 'eightbit\[litert\]'",
+        ),
+        ("tflm", "tflite_micro", r"tflite_micro is not installed; run: pip install 'eightbit\[tflm\]'"),
         ("native", None, "needs a C compiler, and no cc, gcc or clang was found"),
     ],
 )

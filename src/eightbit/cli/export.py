@@ -1,4 +1,4 @@
-"""`eightbit export`: an int8 model as C."""
+"""`eightbit export`: an int8 model as C, or as a .tflite."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from eightbit.model import export
 from eightbit.model import open as open_quantized
 
 
-@main.command("export", short_help="Write the network as C.")
+@main.command("export", short_help="Write the network as C, or as a .tflite.")
 @click.argument("model", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The folder to write to.")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    required=True,
+    help="The folder of C to write to, or a file that ends in .tflite.",
+)
 @click.option("--arithmetic", type=ARITHMETIC, default="tflite", show_default=True, help="How to round.")
 @click.option("--name", default="net", show_default=True, help="What files and functions are called.")
 @click.option(
@@ -31,7 +37,10 @@ from eightbit.model import open as open_quantized
 def export_command(
     model: Path, output: Path, arithmetic: str, name: str, data_file: Path | None, read: Reader
 ) -> None:
-    """Write the int8 MODEL as C99 that needs no library: sources, a self-test, a Makefile; `make check` tries it."""
+    """Write the int8 MODEL as C99 that needs no library: sources, a self-test, a Makefile; `make check` tries it.
+
+    An output that ends in .tflite is a file for LiteRT and TFLite Micro instead, and takes none of the options.
+    """
     q = open_quantized(model)
     data = None if data_file is None else read(q.ir, data_file, ExportError)
     say(export(q, output, arithmetic=arithmetic, name=name, data=data))

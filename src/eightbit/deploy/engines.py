@@ -20,6 +20,7 @@ from eightbit.deploy.c.compiler import compiler
 from eightbit.deploy.c.native import Native
 from eightbit.deploy.openvino_session import OpenVino
 from eightbit.deploy.sessions import OnnxRuntime, run_island
+from eightbit.deploy.tflite.engines import LiteRT, Micro
 from eightbit.errors import EightbitError, EngineError, MissingExtra
 from eightbit.graph.run import FloatSession
 from eightbit.integer.engine import run
@@ -156,6 +157,32 @@ ENGINES: Mapping[str, Engine] = {
             package("openvino", "openvino"),
             threaded=True,
             start_float=lambda graph, threads: OpenVino(graph, threads=threads),
+        ),
+        Engine(
+            "litert",
+            "LiteRT with XNNPACK",
+            "once, in float32, ties to even",
+            (),
+            lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=True, threads=threads),
+            package("ai_edge_litert", "litert"),
+            threaded=True,
+        ),
+        Engine(
+            "litert-builtin",
+            "LiteRT without XNNPACK",
+            "each kernel in its own way: once, twice, or in float",
+            (),
+            lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=False, threads=threads),
+            package("ai_edge_litert", "litert"),
+            threaded=True,
+        ),
+        Engine(
+            "tflm",
+            "TFLite Micro",
+            "in integers, twice",
+            (Arithmetic.TFLITE,),
+            lambda model, arithmetic, threads: Micro(model.program),
+            package("tflite_micro", "tflm"),
         ),
     )
 }

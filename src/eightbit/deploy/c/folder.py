@@ -18,9 +18,10 @@ from eightbit.arith.affine import dequantize
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.arena import Arena
 from eightbit.deploy.c.names import Identifiers
-from eightbit.deploy.c.prepare import input_shapes, plan_of
+from eightbit.deploy.c.prepare import plan_of
 from eightbit.deploy.c.schedule import scheduled
 from eightbit.deploy.c.text import Network, header, makefile, selftest, source
+from eightbit.deploy.layout.shapes import input_shapes
 from eightbit.errors import ExportError
 from eightbit.files import write_whole
 from eightbit.integer.engine import run

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from eightbit.deploy.c.steps import Biases, Builder, Call
-from eightbit.deploy.c.views import View, channels_last, in_order, walk
-from eightbit.deploy.c.windows import Windows
+from eightbit.deploy.c.walks import walk
+from eightbit.deploy.layout.views import View, channels_last, in_order
+from eightbit.deploy.layout.windows import Windows
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
 from eightbit.integer.engine.accumulate import magnitude

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
 from eightbit.deploy.c.rules import REFUSED, RULES
-from eightbit.deploy.c.steps import Builder, Plan, Shape
+from eightbit.deploy.c.steps import Builder, Plan
+from eightbit.deploy.layout.shapes import shapes_of
 from eightbit.errors import EngineError, ExportError
 from eightbit.integer import program as p
-from eightbit.integer.engine import prepare, run
+from eightbit.integer.engine import prepare
 
 
 def plan_of(program: p.Program, arithmetic: Arithmetic) -> Plan:
@@ -43,26 +40,3 @@ def plan_of(program: p.Program, arithmetic: Arithmetic) -> Plan:
     except EngineError as cause:
         raise ExportError(f"the network cannot be written in C: {cause}") from cause
     return builder.plan()
-
-
-def shapes_of(program: p.Program, batch: int = 1) -> Mapping[str, Shape]:
-    """The shape of every tensor of codes, by a run on zeros. A free first axis of an input becomes `batch` long."""
-    feeds = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(program, batch).items()}
-    values = run(program, feeds, keep=True)
-    return {name: values[name].shape for name in program.tensors}
-
-
-def input_shapes(program: p.Program, batch: int = 1) -> dict[str, Shape]:
-    """The shape of every input that becomes codes."""
-    shapes: dict[str, Shape] = {}
-    for op in program.ops:
-        if not isinstance(op, p.Quantize):
-            continue
-        found = program.tensors[op.outputs[0]].shape
-        if found is None or None in found[1:]:
-            raise ExportError(
-                f"input {op.inputs[0]!r} has shape {found}; C needs every length but the batch's: load the model with"
-                " those fixed"
-            )
-        shapes[op.inputs[0]] = tuple(batch if n is None else n for n in found)
-    return shapes

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightbit.deploy.c.layers import conv, gemm, matmul
-from eightbit.deploy.c.steps import Builder, Call, Port
-from eightbit.deploy.c.views import View, channels_last, in_order, pieces, walk
-from eightbit.deploy.c.windows import Windows
+from eightbit.deploy.c.steps import Builder, Call
+from eightbit.deploy.c.walks import pieces, walk
+from eightbit.deploy.layout.ports import Port
+from eightbit.deploy.layout.views import View, channels_last, in_order
+from eightbit.deploy.layout.windows import Windows
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
 from eightbit.integer.engine.elementwise import add_multipliers

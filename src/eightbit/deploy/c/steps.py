@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightbit.arith.fixedpoint import Arithmetic
-from eightbit.deploy.c.views import Order, View, in_order, walk
+from eightbit.deploy.c.walks import walk
+from eightbit.deploy.layout.ports import Port
+from eightbit.deploy.layout.shapes import Shape
+from eightbit.deploy.layout.views import Order, View, in_order
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
 from eightbit.integer.program import Codes, TensorInfo
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +56,6 @@ class Step:
     calls: tuple[Call, ...]
     gaps: Mapping[str, int] = field(default_factory=dict)
     scratch: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the network: the codes, and the float tensor of the graph that they stand for."""
-
-    tensor: str
-    codes: str
-    buffer: str
-    shape: Shape
-    info: TensorInfo
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import numpy as np
 
 from eightbit.deploy.c.arena import Arena
 from eightbit.deploy.c.names import Identifiers
-from eightbit.deploy.c.steps import Array, Biases, Call, Plan, Port, Step, Value
+from eightbit.deploy.c.steps import Array, Biases, Call, Plan, Step, Value
+from eightbit.deploy.layout.ports import Port
 
 STRUCTS = {"depthwise": "conv", "add": "binary", "mul": "binary", "max_pool": "pool", "average_pool": "pool"}
 """Kernels whose struct is that of another."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eightbit.deploy.c.views import View
+from eightbit.deploy.layout.views import View
 
 
 @dataclass(frozen=True)

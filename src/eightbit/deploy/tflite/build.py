@@ -1,0 +1,226 @@
+"""A .tflite network in the making: where each tensor of the program lies, and the operators so far.
+
+A tensor of the file has the shape that its codes have in memory: an image of the graph, (N, C, H, W), is (N, H, W, C)
+there. A `View` keeps both; a Transpose of the graph writes no operator, and one is written only where somebody needs
+another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eightbit.deploy.layout.ports import Port
+from eightbit.deploy.layout.shapes import Shape
+from eightbit.deploy.layout.views import Order, View, channels_last, in_order
+from eightbit.deploy.tflite.net import Net, Operator, Quantization, Tensor
+from eightbit.errors import ExportError
+from eightbit.integer import program as p
+from eightbit.integer.program import TensorInfo
+
+WINDOWED = (p.Conv, p.MaxPool, p.AveragePool, p.GlobalAveragePool)
+LAYOUT_FREE = (p.Lookup, p.Add, p.Mul, p.Concat, p.Slice, p.Pad)
+
+
+class Builder:
+    """A network in the making."""
+
+    def __init__(self, program: p.Program, shapes: Mapping[str, Shape]) -> None:
+        self.program, self.shapes = program, shapes
+        self.views: dict[str, View] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.operators: list[Operator] = []
+        self.inputs: list[Port] = []
+        self.columns: dict[str, NDArray[np.integer]] = {}
+        """Of a matrix that was an image: which of its columns each place in memory holds."""
+        self._moved: dict[tuple[str, Shape, Order], str] = {}
+        self._reads: dict[str, list[p.Op]] = {}
+        for op in program.ops:
+            for name in op.inputs:
+                self._reads.setdefault(name, []).append(op)
+        for name, codes in program.constants.items():
+            self._tensor(name, codes.shape, self.info(name), codes)
+            self.views[name] = View(name, codes.shape, in_order(codes.ndim))
+
+    def info(self, name: str) -> TensorInfo:
+        """Scale and zero point of a tensor of codes."""
+        return self.program.tensors[name]
+
+    def readers(self, name: str) -> Sequence[p.Op]:
+        """The operations that read a tensor."""
+        return self._reads.get(name, [])
+
+    def input(self, op: p.Quantize) -> None:
+        """An input of the network. An image has its channels last if layers with windows read it."""
+        (name,) = op.outputs
+        shape = self.shapes[name]
+        order = channels_last(len(shape)) if self._meets_windows(name) else in_order(len(shape))
+        view = self.make(name, order)
+        self.inputs.append(_port(op.inputs[0], name, view, self.info(name)))
+
+    def _meets_windows(self, name: str) -> bool:
+        seen, left = set[str](), [name]
+        while left:
+            at = left.pop()
+            for op in self.readers(at):
+                if isinstance(op, WINDOWED):
+                    return True
+                if isinstance(op, LAYOUT_FREE) and op.outputs[0] not in seen:
+                    seen.add(op.outputs[0])
+                    left.append(op.outputs[0])
+        return False
+
+    def read(self, name: str, order: Order | None = None) -> View:
+        """Where a tensor lies; with an `order`, a copy in that order if the tensor itself lies otherwise."""
+        return self.views[name] if order is None else self.reordered(self.views[name], order)
+
+    def reordered(self, view: View, order: Order) -> View:
+        """The codes of a view in another order in memory: the same ones where only axes of length 1 change places."""
+        wanted = replace(view, order=order)
+        if wanted.lies(view.order):
+            return wanted
+        perm = tuple(view.order.index(axis) for axis in order)
+        key = (view.buffer, view.laid, perm)
+        if key not in self._moved:
+            self._moved[key] = self._transposed(view, perm, wanted.laid)
+        return replace(wanted, buffer=self._moved[key])
+
+    def _transposed(self, view: View, perm: tuple[int, ...], shape: Shape) -> str:
+        name, source = f"{view.buffer}.moved", self.tensors[view.buffer]
+        if source.data is not None:
+            return self._tensor(
+                name, shape, source.quantization, source.data.reshape(view.laid).transpose(perm)
+            )
+        made = self._tensor(name, shape, source.quantization)
+        self.add("TRANSPOSE", (self.laid(view), self.constant(np.array(perm, np.int32))), made)
+        return made
+
+    def laid(self, view: View) -> str:
+        """The tensor that holds a view, in the view's own shape: reshaped if the tensor has another one."""
+        source = self.tensors[view.buffer]
+        if source.shape == view.laid:
+            return view.buffer
+        key = (view.buffer, view.laid, ())
+        if key not in self._moved:
+            data = None if source.data is None else source.data.reshape(view.laid)
+            made = self._tensor(f"{view.buffer}.reshaped", view.laid, source.quantization, data)
+            if data is None:
+                self.reshape(view.buffer, made)
+            self._moved[key] = made
+        return self._moved[key]
+
+    def reshape(self, x: str, y: str) -> None:
+        """An operator that gives a tensor the shape of another."""
+        shape = np.array(self.tensors[y].shape, np.int32)
+        self.add("RESHAPE", (x, self.constant(shape)), y, newShape=shape)
+
+    def make(self, name: str, order: Order) -> View:
+        """A new tensor for codes of the program."""
+        view = View(name, self.shapes[name], order)
+        self.views[name] = replace(view, buffer=self._tensor(name, view.laid, self.info(name)))
+        return self.views[name]
+
+    def like(self, name: str, shape: Shape, other: str) -> str:
+        """A tensor that the program knows nothing of, with the quantization of another."""
+        return self._tensor(name, shape, self.tensors[other].quantization)
+
+    def indices(self, name: str, shape: Shape) -> str:
+        """A tensor of int32 without a scale."""
+        return self._tensor(name, shape, None, dtype=np.dtype(np.int32))
+
+    def of(self, name: str, shape: Shape, info: TensorInfo) -> str:
+        """A tensor that the program knows nothing of, of codes that it would describe so."""
+        return self._tensor(name, shape, info)
+
+    def pad(self, x: str, pads: NDArray[np.int32], value: int, target: str) -> None:
+        """An operator that puts `value` around a tensor, `pads` (rank, 2) many along each axis."""
+        found = self.tensors[x].quantization
+        if found is not None and value == found.zero_point:
+            self.add("PAD", (x, self.constant(pads)), target)
+            return
+        filled = self._tensor(f"{target}.value", (1,), found, np.array([value], np.int8))
+        self.add("PADV2", (x, self.constant(pads), filled), target)
+
+    def constant(
+        self, data: NDArray[np.integer], quantization: Quantization | TensorInfo | None = None
+    ) -> str:
+        """A constant; int32 lengths and axes without quantization are kept once."""
+        name = "constant"
+        if quantization is None:
+            name = (
+                f"constant.{'_'.join(map(str, data.reshape(-1).tolist()))}.{data.ndim}"
+                if data.size < 9
+                else name
+            )
+            if name in self.tensors and self.tensors[name].dtype == data.dtype:
+                return name
+        return self._tensor(name, data.shape, quantization, data)
+
+    def weights(self, name: str, data: NDArray[np.integer], quantization: Quantization) -> str:
+        """The weights or the bias of a layer."""
+        return self._tensor(name, data.shape, quantization, data)
+
+    def add(self, kind: str, inputs: Sequence[str], output: str, **options: object) -> None:
+        """One operator more."""
+        self.operators.append(Operator(kind, tuple(inputs), (output,), options))
+
+    def net(self) -> Net:
+        """The network, with every output in a tensor of its own and without operators that nobody reads."""
+        outputs: list[Port] = []
+        taken = {port.buffer for port in self.inputs} | {
+            n for n, t in self.tensors.items() if t.data is not None
+        }
+        made_by = {name: op for op in self.program.ops for name in op.outputs}
+        for tensor in self.program.outputs:
+            op = made_by.get(tensor)
+            if not isinstance(op, p.Dequantize):
+                raise ExportError(f"output {tensor!r} is not made of codes; quantize it")
+            name = op.inputs[0]
+            found = self.views[name]
+            last = channels_last(len(found.shape))
+            view = self.reordered(found, last if found.lies(last) else in_order(len(found.shape)))
+            buffer = self.laid(view)
+            if buffer in taken:
+                copy = self.like(f"{name}.copy", view.laid, buffer)
+                self.reshape(buffer, copy)
+                buffer = copy
+            taken.add(buffer)
+            outputs.append(_port(tensor, name, replace(view, buffer=buffer), self.info(name)))
+        wanted = {port.buffer for port in outputs}
+        operators: list[Operator] = []
+        for operator in reversed(self.operators):
+            if wanted & set(operator.outputs):
+                operators.append(operator)
+                wanted.update(operator.inputs)
+        wanted |= {port.buffer for port in self.inputs}
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
+        return Net(tensors, tuple(reversed(operators)), tuple(self.inputs), tuple(outputs))
+
+    def _tensor(
+        self,
+        name: str,
+        shape: Shape,
+        quantization: Quantization | TensorInfo | None,
+        data: NDArray[np.integer] | None = None,
+        dtype: np.dtype | None = None,
+    ) -> str:
+        found, number = name, 1
+        while found in self.tensors:
+            number += 1
+            found = f"{name}.{number}"
+        if isinstance(quantization, TensorInfo):
+            quantization = Quantization(
+                np.array([quantization.scale], np.float32), int(quantization.zero_point)
+            )
+        kept = None if data is None else np.ascontiguousarray(data)
+        chosen = dtype or (np.dtype(np.int8) if kept is None else kept.dtype)
+        self.tensors[found] = Tensor(found, tuple(shape), chosen, quantization, kept)
+        return found
+
+
+def _port(tensor: str, codes: str, view: View, info: TensorInfo) -> Port:
+    order = None if view.order == in_order(len(view.shape)) else view.order
+    return Port(tensor, codes, view.buffer, view.shape, info, order)
