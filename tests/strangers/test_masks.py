@@ -304,6 +304,42 @@ def test_a_bias_is_no_mask(kind: str, tmp_path: Path) -> None:
     assert floats(walk(model, data, data[:1], tmp_path, floor=FLOOR)) == in_float
 
 
+def gated(choice: onnx.NodeProto, constants: dict[str, object]) -> onnx.ModelProto:
+    """What makes masks elsewhere makes half of a sum here."""
+    return graph(
+        [
+            node("Conv", "x w", "c", pads=[1] * 4),
+            node("Greater", "c zero", "up"),
+            choice,
+            node("Add", "c z", "s"),
+            node("Conv", "s v", "y", pads=[1] * 4),
+        ],
+        {"x": ["N", 3, 8, 8]},
+        {"y": ["N", 8, 8, 8]},
+        {
+            "w": weight(np.random.default_rng(4), 8, 3, 3, 3),
+            "v": weight(np.random.default_rng(5), 8, 8, 3, 3),
+            "zero": np.float32(0),
+            **constants,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        gated(node("Where", "up c low", "z"), {"low": np.float32(-0.2)}),
+        gated(node("Cast", "up", "z", to=TensorProto.FLOAT), {}),
+    ],
+    ids=["Where", "Cast"],
+)
+def test_what_a_mask_is_made_by_makes_no_mask(source: onnx.ModelProto, tmp_path: Path) -> None:
+    data = [{"x": normal(np.random.default_rng(i), 4, 3, 8, 8)} for i in range(9)]
+    found = walk(source, data[:8], data[8:], tmp_path, floor=22)  # what is near 0 changes sides
+    for q in found.quantized.values():
+        assert "Add" not in {island.op for island in q.report.islands}
+
+
 def test_the_report_names_what_stays_in_float(tmp_path: Path) -> None:
     rng = np.random.default_rng(9)
     nodes, shape, constants, make = FROM_INPUT["BERT, int"]

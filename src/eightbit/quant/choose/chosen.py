@@ -20,9 +20,6 @@ from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import Layer, Recipe, Weights
 from eightbit.quant.choose.weight_only import dynamic_layers, weights_alone
 
-MASKS = ("Where", "Cast")
-"""Ops that make masks: tensors of a few extreme values, which no scale fits."""
-
 
 def chosen(can: Capable, recipe: Recipe, strained: Mapping[str, str] | None = None) -> Placement:
     """Decide for every node that can be integer whether it is.
@@ -136,10 +133,7 @@ class _Draft:
         """Why an op on activations gains nothing from codes, or loses by them: what its inputs are."""
         if self.can.forms[_name(node)] is not Form.INTEGER:
             return None
-        inputs = list(activations(node))
-        if not is_op(node, "MatMul") and any(is_op(value.producer(), *MASKS) for value in inputs):
-            return "one of its inputs is a mask, not a signal"
-        if not any(value.is_graph_input() or _name(value) in self.computed for value in inputs):
+        if not any(value.is_graph_input() or _name(value) in self.computed for value in activations(node)):
             return "none of its inputs comes from an integer op"
         return None
 
