@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,10 @@ PACKAGES = {
     **dict.fromkeys(("qemu-aarch64", "qemu-riscv64"), "qemu-user"),
 }
 """What Debian calls what holds a program; others are called as they are."""
+NO_EMULATOR = (
+    "no QEMU user emulator 7.2 or later: install one (Debian: apt install qemu-user) to test as a processor "
+    "without VNNI"
+)
 Tool = Callable[[str], str]
 
 
@@ -80,6 +85,18 @@ def engine() -> Callable[[str], Engine]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def emulator() -> str:
+    """Path of the emulator; `make test` installs one where it can, and a continuous-integration machine must."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip(f"QEMU runs a Python of x86-64 Linux; this one is {sys.platform} on {platform.machine()}")
+    names = ("qemu-x86_64", "qemu-x86_64-static")
+    found = os.environ.get("EIGHTBIT_EMULATOR") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        return _without(NO_EMULATOR)
+    return found
 
 
 def _without(reason: str) -> str:

@@ -47,6 +47,8 @@ PUBLIC = [
     "explain",
     "Explanation",
     "inspect",
+    "lint",
+    "Lint",
     "sensitivity",
     "tune",
     "Target",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from eightbit.report.comparison import Comparison, compare
     from eightbit.report.explanation import Explanation, explain
     from eightbit.report.inspection import inspect
+    from eightbit.report.lint import Lint, lint
     from eightbit.train.fit import fit
     from eightbit.train.refine import refine
     from eightbit.train.refinement import Refinement
@@ -95,6 +96,8 @@ _HOME = {
     "explain": "report.explanation",
     "Explanation": "report.explanation",
     "inspect": "report.inspection",
+    "lint": "report.lint",
+    "Lint": "report.lint",
     "sensitivity": "tuning.sensitivity",
     "tune": "tuning.search",
     "Target": "tuning.target",

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import NO_EMULATOR
+
 ROOT = Path(__file__).parents[2]
-MISSING = (
-    "no QEMU user emulator 7.2 or later: install one (Debian: apt install qemu-user) to test as a processor "
-    "without VNNI"
-)
 # One row for each kernel that multiplies uint8 by int8 in pairs, and networks; depthwise kernels add in 32 bits.
 MUST_SATURATE = {
     *("conv 3x3", "conv 1x1", "conv grouped", "conv one axis", "gemm", "gemm to float", "matmul constant"),
     *("matmul to float per column", "network, default", "attention, static", "attention, dynamic"),
 }
-
-
-@pytest.fixture
-def emulator() -> str:
-    """Path of the emulator; `make test` installs one where it can, and a continuous-integration machine must."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        pytest.skip(f"QEMU runs a Python of x86-64 Linux; this one is {sys.platform} on {platform.machine()}")
-    names = ("qemu-x86_64", "qemu-x86_64-static")
-    found = os.environ.get("EIGHTBIT_EMULATOR") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(MISSING)
-    return found
 
 
 @pytest.mark.slow
@@ -44,7 +27,7 @@ def test_no_integer_differs_on_a_processor_without_vnni(emulator: str):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["saturates"], f"this emulator has no AVX2; {MISSING}"
+    assert report["saturates"], f"this emulator has no AVX2; {NO_EMULATOR}"
     assert report["differing"] == {}
     assert report["integers"] > 2_500_000
     assert set(report["default session differs"]) >= MUST_SATURATE
