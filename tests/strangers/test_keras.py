@@ -105,6 +105,19 @@ def test_activations(activation: str, tmp_path: Path) -> None:
     assert "up" in {node.name for node in walked.model.ir.graph}
 
 
+class NamedAlike(layers.Layer):
+    """Its operations are called what the conversion of the first would call its own."""
+
+    def call(self, x: Any) -> Any:
+        y = tf.math.erfc(x, name="e")
+        return y + tf.multiply(x, 2.0, name="e_one") + tf.multiply(x, 3.0, name="e_sub")
+
+
+def test_operations_that_are_called_what_is_made_up(tmp_path: Path) -> None:
+    net = keras.Sequential([keras.Input((4,)), NamedAlike(), layers.Dense(3)])
+    road(net, [np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)], tmp_path)
+
+
 class Subclassed(keras.Model):
     def __init__(self) -> None:
         super().__init__(name="mine")

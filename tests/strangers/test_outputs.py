@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -226,19 +228,67 @@ def test_a_sequence_as_the_only_output_is_compared_part_by_part(tmp_path: Path) 
     assert eb.compare(model, q, data).outputs[0].sqnr_db > 30
 
 
-def test_dictionaries_are_refused_by_name() -> None:
-    """What skl2onnx puts behind a classifier."""
-    source = graph([node("Gemm", "x w", "p")], {"x": ["N", 8]}, {}, {"w": weight(RNG, 8, 3)})
-    zipped = helper.make_node(
-        "ZipMap", ["p"], ["z"], "zip", domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]
+def classifier(**classes: list[Any]) -> onnx.ModelProto:
+    """What skl2onnx makes of a scaler and a network: ZipMap puts `classes` to the scores."""
+    scaled = helper.make_node(
+        "Scaler", ["x"], ["s"], "s_scaler", domain="ai.onnx.ml", offset=[1.0], scale=[2.0]
     )
-    source.graph.node.append(zipped)
+    zipped = helper.make_node("ZipMap", ["p"], ["z"], "zip", domain="ai.onnx.ml", **classes)
+    nodes = [scaled, node("MatMul", "s w", "m"), node("Softmax", "m", "p"), zipped]
+    source = graph(nodes, {"x": ["N", 8]}, {}, {"w": weight(np.random.default_rng(7), 8, 3)})
     source.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
-    kind = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    key = INT64 if "classlabels_int64s" in classes else TensorProto.STRING
+    kind = helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     source.graph.output.append(helper.make_value_info("z", helper.make_sequence_type_proto(kind)))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns"),
+    [
+        ({"classlabels_int64s": [4, 5, 7]}, "4, 5, 7"),
+        ({"classlabels_strings": ["cat", "dog", "cow"]}, "cat, dog, cow"),
+    ],
+)
+def test_scores_come_back_where_a_file_makes_dictionaries_of_them(
+    classes: dict[str, list[Any]], columns: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, rng = classifier(**classes), np.random.default_rng(8)
+    data = [{"x": normal(rng, 64, 8)} for _ in range(4)]
+    options = ort.SessionOptions()
+    session = ort.InferenceSession(source.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    dictionaries = session.run(None, data[3])[0]
+    right = np.array([[row[c] for c in next(iter(classes.values()))] for row in dictionaries], np.float32)
+    found = walk(source, data[:3], data[3:], tmp_path, floor=27, expected=[(right,)])
+    said = (
+        f"output 'z' gives scores (N, 3) where the file makes dictionaries of them; the columns are {columns}"
+    )
+    assert found.model.notes == (said,)
+    assert not caplog.records  # of types that nobody inferred: those of ops outside ONNX are asked for
+
+
+def test_a_file_of_a_tree_and_its_dictionaries_loads_without_the_standard_operators() -> None:
+    linear = helper.make_node(
+        *("LinearClassifier", ["x"], ["y", "p"]),
+        domain="ai.onnx.ml",
+        coefficients=[1.0, 2.0, -1.0, -2.0],
+        intercepts=[0.0, 0.0],
+        classlabels_ints=[0, 1],
+    )
+    source = classifier(classlabels_int64s=[0, 1])
+    source.graph.node[0].CopyFrom(linear)
+    del source.graph.node[1:3], source.graph.initializer[:], source.opset_import[0:1]
+    source.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    model = eb.load(source)
+    np.testing.assert_array_equal(model(np.float32([[1, 1]])), [[3, -3]])
+
+
+def test_dictionaries_that_are_not_made_of_scores_are_refused_by_name() -> None:
+    source = classifier(classlabels_int64s=[0, 1, 2])
+    source.graph.node.append(helper.make_node("Identity", ["z"], ["again"], "copy"))
+    source.graph.output[0].name = "again"
     assert refused(lambda: eb.load(source), eb.LoadError) == (
-        "'z' holds dictionaries, made by node 'zip' (ZipMap); export the model with tensors in their place (skl2onnx: "
-        "options={'zipmap': False})"
+        "'again' holds dictionaries, made by node 'copy' (Identity); export the model with tensors in their place"
     )
 
 

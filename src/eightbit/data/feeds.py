@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eightbit.data.given import LABELS, given, leaves
+from eightbit.data.given import LABELS, given, leaves, placed
 from eightbit.data.specs import TensorSpec
 from eightbit.errors import EightbitError
 
@@ -24,13 +24,13 @@ def feed(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError], *,
     """Check one set of inputs against `specs` and return it as `{name: array}`.
 
     `value` is an array or tensor (models with one input), a tuple or list with one entry per input, nested or not,
-    or a dict by input name. Floats may be narrowed or widened to the input's float dtype and integers
-    to its integer dtype if every value survives, and integers to floats where the model's source does so itself;
-    nothing else is converted.
+    a dict by input name, or nested as the model's source takes it. Floats may be narrowed or widened to the input's
+    float dtype and integers to its integer dtype if every value survives, and integers to floats where the model's
+    source does so itself; nothing else is converted.
     Raises `error`, naming the input, on a wrong name, count, dtype or shape, an axis of size 0 where the
     spec has another size or none, and NaN unless `nan` lets it through.
     """
-    arrays = _named(value, specs, error)
+    arrays = _named(placed(value, specs), specs, error)
     for spec in specs:
         _check_rank(arrays[spec.name], spec, error)
     check_shapes(arrays, specs, error)
@@ -109,13 +109,18 @@ def _named(value: Any, specs: Sequence[TensorSpec], error: type[EightbitError]) 
         wanted = [s.name for s in specs]
         if set(parts) != set(wanted):
             hint = f"; labels go under '{LABELS}'" if set(wanted) < set(parts) else ""
+            if any(s.place for s in specs):
+                hint = ", or arguments nested as the model was loaded with"
             raise error(
                 f"inputs given: {sorted(parts)}; inputs of the model: {wanted}; use those names{hint}"
             )
     else:
         listed = [*leaves(value)]
         if any(isinstance(part, Mapping) for part in listed):
-            raise error("some inputs are given by place and some by name; give all of them in one dict")
+            hint = ", or arguments nested as the model was loaded with" if any(s.place for s in specs) else ""
+            raise error(
+                f"some inputs are given by place and some by name; give all of them in one dict{hint}"
+            )
         if len(listed) != len(specs):
             raise error(
                 f"{len(listed)} input(s) given, the model takes {len(specs)}: {'; '.join(map(str, specs))}; "

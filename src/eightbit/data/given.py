@@ -3,7 +3,7 @@
 In: one array (a NumPy array, a tensor, a DataFrame, nested lists of numbers); a dict of arrays by input name, labels
 under `labels`; a tuple of arrays, inputs first and labels last; or an iterable of such batches, or of samples without a
 batch axis (a list, a generator, a DataLoader, a tf.data.Dataset, a keras.utils.PyDataset). Inputs may be nested in
-tuples, as a model's states are.
+tuples, as a model's states are, and in dicts, as the model's source takes them (`TensorSpec.place`).
 Out: pairs (inputs, labels). Nothing is converted here, and only what would be lost is refused.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eightbit.data.specs import TensorSpec
+from eightbit.data.specs import Place, TensorSpec
 from eightbit.errors import EightbitError
 
 LABELS = "labels"
@@ -48,11 +48,16 @@ def parted(batch: Any, count: int, specs: Sequence[TensorSpec] = ()) -> tuple[An
     """
     if isinstance(batch, Mapping):
         if LABELS not in batch or any(s.name == LABELS for s in specs):
-            return batch, ()
-        return {name: value for name, value in batch.items() if name != LABELS}, (batch[LABELS],)
+            return placed(batch, specs), ()
+        inputs = {name: value for name, value in batch.items() if name != LABELS}
+        return placed(inputs, specs), (batch[LABELS],)
     if not is_group(batch) or not batch:
         return batch, ()
-    first = batch[0]
+    first, arguments = batch[0], _arguments(specs)
+    for nested, others in ((batch[:arguments], batch[arguments:]), (first, batch[1:])):
+        inputs = placed(nested, specs)
+        if inputs is not nested:
+            return inputs, tuple(others)
     if isinstance(first, Mapping) or (is_group(first) and len([*leaves(first)]) == count):
         inputs, more = parted(first, count, specs)  # ({"a": a}, labels), ((a, b), labels)
         return inputs, (*more, *batch[1:])
@@ -67,6 +72,38 @@ def leaves(value: Any) -> Iterator[Any]:
         return
     for part in value:
         yield from leaves(part)
+
+
+def leaves_at(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """What lies in the tuples, lists and dicts of `value`, in order, and where."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from leaves_at(part, (*place, str(key)))
+    elif is_group(value):
+        for index, part in enumerate(value):
+            yield from leaves_at(part, (*place, index))
+    else:
+        yield place, value
+
+
+def placed(value: Any, specs: Sequence[TensorSpec]) -> Any:
+    """Arguments as the model's source takes them, dicts in dicts, as one flat dict by input name.
+
+    Whatever else `value` is comes back as it is: so does a structure that lacks an input or holds more.
+    """
+    if not any(spec.place for spec in specs) or is_whole(value):
+        return value
+    alone = _arguments(specs) == 1 and isinstance(value, Mapping)  # of one argument no tuple has to be made
+    found = dict(leaves_at((value,) if alone else value))
+    arrays = {place: leaf for place, leaf in found.items() if is_whole(leaf)}
+    if set(arrays) != {spec.place for spec in specs}:
+        return value
+    return {spec.name: arrays[spec.place] for spec in specs}
+
+
+def _arguments(specs: Sequence[TensorSpec]) -> int:
+    """How many entries a tuple of the source's arguments has, as far as inputs lie in them; 0 if it takes a dict."""
+    return 1 + max((s.place[0] for s in specs if s.place and isinstance(s.place[0], int)), default=-1)
 
 
 def is_array(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +16,11 @@ BATCH_AXIS = "eightbit.batch_axis"
 
 CASTS = "eightbit.casts"
 """Under this key, the metadata of a graph say that its source made floats of integers itself, as Keras does."""
+
+PLACES = "eightbit.places"
+"""Under this key, the metadata of a graph say where in its source's arguments each input lies, as JSON."""
+Place = tuple[str | int, ...]
+"""Keys of dicts and numbers of entries, from the outside in: ("batch", "ids"), or (1, "ids")."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class TensorSpec:
 
     casts: bool = field(default=False, compare=False, repr=False)
     """Whether integers and booleans are taken for floats."""
+    place: Place = field(default=(), compare=False, repr=False)
+    """Where in nested arguments the input lies; () for a model that takes arrays, or one dict of them."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -58,7 +67,16 @@ def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """
     weights = model.graph.initializers  # IR version 3 files list them among the inputs
     inputs = [value for value in model.graph.inputs if value.name not in weights]
-    return tuple(_spec(value, "input", casts=CASTS in model.metadata_props) for value in inputs)
+    casts, places = CASTS in model.metadata_props, json.loads(model.metadata_props.get(PLACES, "{}"))
+    return tuple(
+        _spec(value, "input", casts=casts, place=tuple(places.get(value.name, ()))) for value in inputs
+    )
+
+
+def set_places(model: ir.Model, places: Mapping[str, Place]) -> None:
+    """Note in `model`, in place, where in nested arguments its inputs lie; nothing, if there is no dict among those."""
+    if any(len(place) > 1 and any(isinstance(key, str) for key in place) for place in places.values()):
+        model.metadata_props[PLACES] = json.dumps(places)
 
 
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
@@ -66,7 +84,7 @@ def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     return tuple(_spec(value, "output") for value in model.graph.outputs)
 
 
-def _spec(value: ir.Value, kind: str, *, casts: bool = False) -> TensorSpec:
+def _spec(value: ir.Value, kind: str, *, casts: bool = False, place: Place = ()) -> TensorSpec:
     typed = isinstance(value.type, ir.TensorType) and value.dtype not in (None, ir.DataType.UNDEFINED)
     if not typed or value.dtype is None or value.shape is None:
         raise LoadError(
@@ -75,4 +93,4 @@ def _spec(value: ir.Value, kind: str, *, casts: bool = False) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else None for d in value.shape)
     symbols = tuple(None if isinstance(d, int) else d.value for d in value.shape)
     batch = value.meta.get(BATCH_AXIS)
-    return TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, batch, casts)
+    return TensorSpec(str(value.name), value.dtype.numpy(), shape, symbols, batch, casts, place)

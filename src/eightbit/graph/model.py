@@ -161,7 +161,11 @@ def bypass(node: ir.Node, value: ir.Value) -> bool:
             return False
         if value.graph is not graph:
             return False
-        value.name, value.shape = output.name, output.shape or value.shape
+        value.name, value.type, value.shape = (
+            output.name,
+            value.type or output.type,
+            output.shape or value.shape,
+        )
     ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     return True

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from eightbit.data.specs import CASTS
+from eightbit.data.specs import CASTS, Place, set_places
 from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph.names import Names
 from eightbit.graph.source import naming
@@ -64,12 +64,14 @@ def from_keras(model: Any, example: Any = None) -> ir.Model:
             f"the inputs of {model.name}, a {type(model).__name__}, are known only once it is called; give an "
             "example: load(model, example=x)"
         )
-    taken, specs = Names(), []
-    for part, name in zip(arguments, names, strict=True):
-        for keys, tensor in _leaves(part):
+    taken, specs, places = Names(), [], {}
+    for index, (part, name) in enumerate(zip(arguments, names, strict=True)):
+        for place, tensor in _leaves(part):
             shape = (None, *tensor.shape[1:]) if len(tensor.shape) else ()
             dtype = keras.backend.standardize_dtype(tensor.dtype)
+            keys = [key for key in place if isinstance(key, str)]
             specs.append(tf.TensorSpec(shape, dtype, taken.fresh(".".join(keys) or name or tensor.name)))
+            places[specs[-1].name] = (index, *place) if len(arguments) > 1 else place
 
     def forward(*flat: Any) -> Any:
         rest = iter(flat)
@@ -86,6 +88,7 @@ def from_keras(model: Any, example: Any = None) -> ir.Model:
         model
     ):  # a model with declared inputs casts to their dtypes, a subclassed one does not
         graph.metadata_props[CASTS] = "1"
+    set_places(graph, places)
     return graph
 
 
@@ -209,9 +212,12 @@ def _write_out_calls(definition: Any) -> None:
 def _erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
     """tf2onnx's handler of Erfc, which it leaves as it is: 1 - Erf(x). The exact GELU computes with it."""
     node.type = "Erf"
-    one = ctx.make_const(f"{name}_one", np.array(1, ir.DataType(ctx.get_dtype(node.input[0])).numpy()))
+    names = Names(each.name for each in ctx.get_nodes())  # outputs are named after their nodes
+    one = ctx.make_const(
+        names.fresh(f"{name}_one"), np.array(1, ir.DataType(ctx.get_dtype(node.input[0])).numpy())
+    )
     ctx.insert_new_node_on_output(
-        "Sub", node.output[0], inputs=[one.output[0], node.output[0]], name=f"{name}_sub"
+        "Sub", node.output[0], inputs=[one.output[0], node.output[0]], name=names.fresh(f"{name}_sub")
     )
 
 
@@ -235,16 +241,16 @@ def _tensor(value: Any, keras: Any) -> Any:
     return keras.ops.cast(tensor, keras.config.floatx()) if tensor.dtype == "float64" else tensor
 
 
-def _leaves(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The tensors in `value` and the keys of dicts that lead to them, in the order in which TensorFlow flattens."""
+def _leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """The tensors in `value` and where they lie, in the order in which TensorFlow flattens."""
     if isinstance(value, Mapping):
         for key in sorted(value):
-            yield from _leaves(value[key], (*keys, str(key)))
+            yield from _leaves(value[key], (*place, str(key)))
     elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _leaves(part, keys)
+        for index, part in enumerate(value):
+            yield from _leaves(part, (*place, index))
     else:
-        yield keys, value
+        yield place, value
 
 
 def _packed(value: Any, flat: Iterator[Any]) -> Any:

@@ -89,17 +89,33 @@ def _finished(model: ir.Model, name: str | None) -> ir.Model:
         check(run.to_proto(model))
     except onnx.checker.ValidationError as cause:
         raise LoadError(f"the ONNX checker refuses the model: {str(cause).splitlines()[0]}") from cause
-    _refuse_unknown_domains(model)
+    _ask_for_foreign(model)
     return model
 
 
-def _refuse_unknown_domains(model: ir.Model) -> None:
-    """An op outside the standard domain is welcome (it will run in float) if ONNX Runtime has it."""
+def _ask_for_foreign(model: ir.Model) -> None:
+    """An op outside the standard domain is welcome (it will run in float) if ONNX Runtime has it.
+
+    ONNX infers nothing past such an op, so ONNX Runtime is asked for the types and shapes of what it makes, too; they
+    are set in place. Raises LoadError.
+    """
     foreign = [n for g in model.graphs() for n in g if n.domain not in ("", "ai.onnx")]
     if not foreign:
         return
+    outer = {str(v.name): v for n in foreign if n.graph is model.graph for v in n.outputs if v.name}
+    proto = run.to_proto(model)
+    given = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outer if name not in given)
     try:
-        run.session(run.to_bytes(model), optimize=False, threads=1)
+        session = run.session(proto.SerializeToString(), optimize=False, threads=1)
     except EngineError as cause:
         ops = ", ".join(dict.fromkeys(f"{n.domain}::{n.op_type} (node '{n.name}')" for n in foreign))
         raise LoadError(f"ONNX Runtime cannot run {ops}: {cause}; export without these ops") from cause
+    symbols = {d.value for value in model.graph.inputs for d in value.shape or () if not isinstance(d, int)}
+    for told in session.get_outputs():
+        kind, value = told.type.removeprefix("tensor(").removesuffix(")").upper(), outer.get(told.name)
+        if value is None or value.is_graph_output() or kind not in ir.DataType.__members__:
+            continue
+        value.dtype = value.dtype or ir.DataType[kind]
+        if value.shape is None and told.shape:  # of an unknown rank it is empty, as of rank 0
+            value.shape = ir.Shape([d if isinstance(d, int) or d in symbols else None for d in told.shape])

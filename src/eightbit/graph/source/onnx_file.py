@@ -30,6 +30,7 @@ from eightbit.graph.source.conversion import (
     graphs,
     opset_of,
 )
+from eightbit.graph.source.dictionaries import scores_given
 
 SUB_BYTE_BITS: dict[int, int] = {
     **dict.fromkeys((onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1), 4),
@@ -82,14 +83,16 @@ def _parsed(data: bytes, called: str) -> onnx.ModelProto:
 
 
 def graph_of(proto: onnx.ModelProto) -> ir.Model:
-    """The graph of a model in memory, after the checks, at opset 13 or newer. Raises LoadError.
+    """The graph of a model in memory, which may be changed, after the checks, at opset 13 or newer. Raises LoadError.
 
     The notes that it brings are of another loading.
     """
-    known, unsure = checked(proto), None
+    said = scores_given(proto)
+    known = checked(proto)
     if (opset_of(known) or MIN_OPSET) < MIN_OPSET:
         known = converted(known)
         unsure = compared(proto, known)
+        said += [] if unsure is None else [unsure]
     try:
         model = ir.from_proto(known)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as cause:
@@ -98,8 +101,8 @@ def graph_of(proto: onnx.ModelProto) -> ir.Model:
             reason = reason.__cause__
         raise LoadError(f"the ONNX model cannot be read: {first_line(reason)}; export it again") from cause
     drop_notes(model)
-    if unsure is not None:
-        note(model, unsure)
+    for text in said:
+        note(model, text)
     return model
 
 
@@ -114,7 +117,6 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
         )
     for tensor in _tensors(proto.graph):
         _check_size(tensor)
-    _refuse_maps(proto.graph)
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for d in value.type.tensor_type.shape.dim:
             if d.HasField("dim_value") and d.dim_value == -1:
@@ -134,22 +136,6 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     if opset_of(proto) is None:  # no node needs it, the checker has seen; those that quantization adds will
         proto.opset_import.add(domain="", version=COMMON_OPSET)
     return proto
-
-
-def _refuse_maps(graph: onnx.GraphProto) -> None:
-    """Refuse inputs and outputs of dictionaries, which classifiers from tables have."""
-    makers = {name: node for node in graph.node for name in node.output}
-    for value in (*graph.input, *graph.output):
-        kind = value.type
-        while kind.HasField("sequence_type") or kind.HasField("optional_type"):
-            kind = (kind.sequence_type if kind.HasField("sequence_type") else kind.optional_type).elem_type
-        if kind.HasField("map_type"):
-            maker = makers.get(value.name)
-            by = f", made by node '{maker.name}' ({maker.op_type})" if maker is not None else ""
-            raise LoadError(
-                f"'{value.name}' holds dictionaries{by}; export the model with tensors in their place (skl2onnx: "
-                "options={'zipmap': False})"
-            )
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

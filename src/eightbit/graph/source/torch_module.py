@@ -6,6 +6,7 @@ The module's forward code runs once under tracing, in eval mode. PyTorch is impo
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.data.given import is_whole, leaves_at
+from eightbit.data.specs import Place, set_places
 from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph.notes import note
 from eightbit.graph.source import naming
@@ -86,7 +89,17 @@ def from_torch(module: Any, example: Any) -> ir.Model:
                 note(model, "the module's code allows no free axis: the batch is that of the example")
         except Exception as cause:
             raise LoadError(f"PyTorch could not export {type(module).__name__}: {reason(cause)}") from cause
+    tensors = [place for place, value in leaves_at(example) if is_whole(value)]
+    names = [str(value.name) for value in model.graph.inputs]
+    if len(names) == len(tensors) and all(map(_is_named_after, names, tensors)):
+        set_places(model, dict(zip(names, tensors, strict=True)))
     return model
+
+
+def _is_named_after(name: str, place: Place) -> bool:
+    """Whether an input's name is what PyTorch makes of where it lies: the parameter's, and all keys below."""
+    keys = place[1:] if isinstance(next(iter(place), 0), int) else place
+    return name.endswith(re.sub(r"\W", "_", "_".join(map(str, keys))))
 
 
 def from_exported(program: Any) -> ir.Model:
