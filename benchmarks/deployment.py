@@ -4,7 +4,8 @@
 
 Integers are held against the NumPy engine's over 200 inputs, here and on emulated processors, in both roundings. The
 arena is held against the most bytes alive in one step, code against the weights that any program would need. Times are
-one thread's, beside ONNX Runtime's on the same int8 model; LiteRT and TFLite Micro would need a .tflite of it.
+one thread's, beside ONNX Runtime's on the same int8 model; `tflite` has the rows beside LiteRT and TFLite Micro, and
+those of EfficientNet-Lite0.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import eightbit as eb
+from benchmarks import tflite
 from benchmarks.figure import Figure
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
 from eightbit.deploy.c.folder import network
@@ -31,7 +33,7 @@ from eightbit.report.timing import interleaved
 from tests.deploy.machines import MACHINES, Machine
 from tests.deploy.networks import NETWORKS, Case, case
 
-INPUTS = 200
+INPUTS, LARGE_INPUTS = 200, 20
 MAX_ARENA = {"resnet8": 0.75, "mobilenet": 0.75, "autoencoder": 1.0, "ds_cnn": 0.8}
 MAX_BESIDE = {"resnet8": 8_000, "mobilenet": 27_000, "autoencoder": 18_500, "ds_cnn": 8_500}
 MAX_TIME = {"resnet8": 1.6, "mobilenet": 2.4, "autoencoder": 0.8, "ds_cnn": 2.2}
@@ -51,7 +53,10 @@ def figures() -> Iterator[Figure]:
             share = arena.size / arena.most_live
             yield Figure(f"{name} in C: arena / most bytes alive", share, MAX_ARENA[name], "x", detail)
             yield from beside_the_weights(name, made, written.path)
+            yield from tflite.rows(name, made, INPUTS, Path(folder, "size"))
         yield time(name, made)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from tflite.rows("lite0", case("lite0"), LARGE_INPUTS, Path(folder))
 
 
 def differing(name: str, made: Case) -> Figure:

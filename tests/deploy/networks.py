@@ -31,6 +31,15 @@ def _pictures(name: str) -> Case:
     return Case(q, lambda count: zoo.preprocess_for(name, data.test.images[:count]))
 
 
+def _lite0() -> Case:
+    zoo = pytest.importorskip("eightbit.course.zoo")
+    from tests.conformance.test_networks import crops
+
+    x = zoo.preprocess_for("efficientnet_lite0", crops())
+    model = eb.load(zoo.load("efficientnet_lite0"), zoo.example("efficientnet_lite0"))
+    return Case(eb.quantize(model, x[::2], eb.Recipe.plain()), lambda count: x[:count])
+
+
 def _random_weights(net: object, shape: tuple[int, ...]) -> Case:
     import torch
 
@@ -87,7 +96,11 @@ NETWORKS: dict[str, Callable[[], Case]] = {
 }
 
 
-@lru_cache(maxsize=len(NETWORKS))
+LARGE: dict[str, Callable[[], Case]] = {"lite0": _lite0}
+"""Networks that TFLite Micro takes seconds for."""
+
+
+@lru_cache(maxsize=len(NETWORKS) + len(LARGE))
 def case(name: str) -> Case:
-    """One of `NETWORKS`, quantized once."""
-    return NETWORKS[name]()
+    """One of `NETWORKS` or `LARGE`, quantized once."""
+    return (NETWORKS | LARGE)[name]()
