@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -16,6 +17,8 @@ import eightbit as eb
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.cli import main
 from eightbit.deploy.c.folder import network
+from eightbit.deploy.engines import Engine
+from eightbit.integer.engine import run
 from eightbit.report.comparison import node_share
 from eightbit.report.lint import TARGETS
 from tests.deploy.programs import differing
@@ -69,6 +72,26 @@ def test_what_c_refuses_is_refused(case: Case, tmp_path: Path) -> None:
 def test_what_c_does_not_refuse_gives_the_right_integers(cc: str) -> None:
     programs = [made(case)[0].program for case in CASES if not case.refused]
     assert not differing(programs, Arithmetic.TFLITE, flags=("-O0",))
+
+
+@pytest.mark.parametrize(("target", "name"), [("tflite", "litert"), ("tflm", "tflm")])
+def test_what_tflite_refuses_is_refused_and_the_rest_runs(
+    target: str, name: str, engine: Callable[[str], Engine]
+) -> None:
+    """TFLite Micro gives the integers of the NumPy engine besides; of what C refuses it may know Softmax."""
+    for case in CASES:
+        q, feeds = made(case)
+        refused = named(eb.lint(q, target), "refused")
+        assert refused == case.refused or (case.name == "Softmax" and not refused), case.name
+        if refused:
+            with pytest.raises(eb.EngineError, match="engines of .tflite files cannot run this"):
+                engine(name).start(q, engine(name).chosen(None), 1)
+            continue
+        found = engine(name).start(q, engine(name).chosen(None), 1).run(feeds)
+        for key, array in run(q.program, feeds, arithmetic=Arithmetic.TFLITE).items():
+            assert found[key].shape == array.shape
+            if name == "tflm":
+                np.testing.assert_array_equal(found[key], array, err_msg=case.name)
 
 
 def test_what_saturates_is_read_off_the_weights() -> None:

@@ -8,6 +8,7 @@ that it takes, off the plan that it would be written from.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.flash import flash_bytes
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.saturation import saturating
+from eightbit.deploy.tflite.prepare import net_of
 from eightbit.errors import EngineError, ExportError
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
 from eightbit.integer import program as p
@@ -97,7 +99,8 @@ def lint(
 ) -> Lint:
     """Say what of an int8 model, or of its file, will saturate, fall back to float or be refused on `target`.
 
-    Targets: "x86-vnni", "x86-avx2" (no VNNI) and "arm" are ONNX Runtime; "cortex-m" is the C that `export` writes, for
+    Targets: "x86-vnni", "x86-avx2" (no VNNI) and "arm" are ONNX Runtime; "tflite" and "tflm"
+    are LiteRT and TFLite Micro on the .tflite that `export` writes; "cortex-m" is the C that `export` writes, for
     which `arena` and `flash` are the bytes that there are. Each finding names the node and what to do. Raises
     EngineError for an unknown target and for a budget that the target does not have, LoadError for files.
     """
@@ -187,6 +190,10 @@ def _refused_by_c(q: QuantizedModel) -> Iterator[Finding]:
     yield from refusals(q, lambda: network(q.program, Arithmetic.TFLITE))
 
 
+def _refused_by_tflite(q: QuantizedModel) -> Iterator[Finding]:
+    yield from refusals(q, lambda: net_of(q.program))
+
+
 def refusals(q: QuantizedModel, write: Callable[[], object]) -> Iterator[Finding]:
     """What a writer refuses: each line of its error begins with the name of an operation or a tensor."""
     try:
@@ -201,7 +208,7 @@ def refusals(q: QuantizedModel, write: Callable[[], object]) -> Iterator[Finding
     ends = (*q.program.inputs, *q.program.outputs)
     inside = {node.name: node for node in float_nodes(q)}
     for line in lines[1:] or lines:
-        text = line.strip().removeprefix(HEAD)
+        text = re.sub(r"^the network cannot be written [^:]*: ", "", line.strip())
         name = max((n for n in named if text.startswith(f"{n}: ")), key=len, default="")
         reason, _, remedy = text.removeprefix(f"{name}: ").rpartition(": ")
         op = named.get(name)
@@ -216,13 +223,14 @@ def refusals(q: QuantizedModel, write: Callable[[], object]) -> Iterator[Finding
             )
 
 
-HEAD = "the network cannot be written in C: "
 OUTSIDE = "keep that part outside the network"
 
 TARGETS: Mapping[str, Target] = {
     "x86-vnni": Target("ONNX Runtime on x86 with VNNI", (_in_float,)),
     "x86-avx2": Target("ONNX Runtime on x86 with AVX2 and no VNNI", (_saturating, _in_float)),
     "arm": Target("ONNX Runtime on 64-bit ARM", (_in_float,)),
+    "tflite": Target("LiteRT", (_refused_by_tflite,)),
+    "tflm": Target("TFLite Micro", (_refused_by_tflite,)),
     "cortex-m": Target("C on a Cortex-M", (_refused_by_c,), bare=True),
 }
 """What `lint` knows, by name."""
