@@ -47,6 +47,8 @@ PUBLIC = [
     "explain",
     "Explanation",
     "inspect",
+    "certify",
+    "Certificate",
     "lint",
     "Lint",
     "sensitivity",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from eightbit.quant.encode.arrays import dequantize_weights, quantize_weights
     from eightbit.quant.methods.calibrators import MSE, Entropy, MinMax, MovingAverage, Percentile
     from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
+    from eightbit.report.certificate import Certificate, certify
     from eightbit.report.comparison import Comparison, compare
     from eightbit.report.explanation import Explanation, explain
     from eightbit.report.inspection import inspect
@@ -96,6 +97,8 @@ _HOME = {
     "explain": "report.explanation",
     "Explanation": "report.explanation",
     "inspect": "report.inspection",
+    "certify": "report.certificate",
+    "Certificate": "report.certificate",
     "lint": "report.lint",
     "Lint": "report.lint",
     "sensitivity": "tuning.sensitivity",

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
 from eightbit.deploy.c.compiler import compiler
 from eightbit.deploy.c.native import Native
+from eightbit.deploy.exposed import Exposed
 from eightbit.deploy.openvino_session import OpenVino
-from eightbit.deploy.sessions import OnnxRuntime, run_island
+from eightbit.deploy.sessions import IntegerTensors, OnnxRuntime, run_island
 from eightbit.deploy.tflite.engines import LiteRT, Micro
 from eightbit.errors import EightbitError, EngineError, MissingExtra
 from eightbit.graph.run import FloatSession
@@ -58,7 +59,8 @@ class Engine:
     `arithmetics` are those that it can be asked for, its own first; none where it rounds in no way that has a name
     here. `rounding` says in a line how accumulators become codes. `need` raises what is missing on this machine.
     `threaded` says whether the number of threads can be chosen, and `start_float`, where there is one, makes a float
-    graph ready in the same runtime, so that int8 can be timed against it.
+    graph ready in the same runtime, so that int8 can be timed against it. `start_layers`, where there is one, makes a
+    model ready whose runs give the canonical codes of every tensor by its name.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Engine:
     need: Callable[[], None] = lambda: None
     threaded: bool = False
     start_float: Callable[[ir.Model, int | None], Runner] | None = None
+    start_layers: Callable[[Startable, Arithmetic | None], Runner] | None = None
 
     @property
     def missing(self) -> EightbitError | None:
@@ -97,6 +100,14 @@ class _NumPy:
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         return run(self.program, feeds, arithmetic=self.arithmetic, island=run_island)
+
+
+@dataclass(frozen=True)
+class _NumPyLayers(_NumPy):
+    def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        program = self.program
+        found = run(program, feeds, arithmetic=self.arithmetic, island=run_island, keep=True)
+        return {name: found[name] for op in program.ops for name in op.outputs if name in program.tensors}
 
 
 def package(name: str, extra: str) -> Callable[[], None]:
@@ -132,6 +143,7 @@ ENGINES: Mapping[str, Engine] = {
             lambda model, arithmetic, threads: OnnxRuntime(model.ir, threads=threads),
             threaded=True,
             start_float=lambda graph, threads: FloatSession(graph, threads=threads),
+            start_layers=lambda model, arithmetic: IntegerTensors(model.ir),
         ),
         Engine(
             "numpy",
@@ -139,6 +151,7 @@ ENGINES: Mapping[str, Engine] = {
             "as the arithmetic says: this engine has them all",
             (Arithmetic.ONNX, *FIXED_POINT),
             _numpy,
+            start_layers=lambda model, arithmetic: _NumPyLayers(model.program, arithmetic or Arithmetic.ONNX),
         ),
         Engine(
             "native",
@@ -147,6 +160,9 @@ ENGINES: Mapping[str, Engine] = {
             tuple(FIXED_POINT),
             _native,
             _compiler,
+            start_layers=lambda model, arithmetic: Exposed(
+                model.program, lambda program: Native(program, arithmetic or Arithmetic.TFLITE)
+            ),
         ),
         Engine(
             "openvino",
@@ -166,6 +182,9 @@ ENGINES: Mapping[str, Engine] = {
             lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=True, threads=threads),
             package("ai_edge_litert", "litert"),
             threaded=True,
+            start_layers=lambda model, arithmetic: Exposed(
+                model.program, lambda program: LiteRT(program, xnnpack=True)
+            ),
         ),
         Engine(
             "litert-builtin",
@@ -175,6 +194,9 @@ ENGINES: Mapping[str, Engine] = {
             lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=False, threads=threads),
             package("ai_edge_litert", "litert"),
             threaded=True,
+            start_layers=lambda model, arithmetic: Exposed(
+                model.program, lambda program: LiteRT(program, xnnpack=False)
+            ),
         ),
         Engine(
             "tflm",
@@ -183,6 +205,7 @@ ENGINES: Mapping[str, Engine] = {
             (Arithmetic.TFLITE,),
             lambda model, arithmetic, threads: Micro(model.program),
             package("tflite_micro", "tflm"),
+            start_layers=lambda model, arithmetic: Exposed(model.program, Micro),
         ),
     )
 }

@@ -4,6 +4,7 @@ matplotlib is imported on the first call (extra `plot`). Colours are those of Ok
 with any colour vision can tell apart; figures are opaque white, readable on light and dark pages alike.
 """
 
+from eightbit.plot.engines import parity, parity_by_layer
 from eightbit.plot.look import (
     BLACK,
     BLUE,
@@ -61,6 +62,8 @@ __all__ = [
     "layers_by_recipe",
     "layers_by_sample",
     "leads",
+    "parity",
+    "parity_by_layer",
     "quantization_error",
     "ranges",
     "saliency",

@@ -213,3 +213,34 @@ class Blocks(Protocol):
     @property
     def most_live(self) -> int:
         """The most bytes needed in one step."""
+
+
+class Differences(Protocol):
+    """How many integers of a tensor differ, such as a `TensorParity`."""
+
+    @property
+    def integers(self) -> int:
+        """Compared."""
+
+    @property
+    def differing(self) -> int:
+        """Of these."""
+
+
+class Parity(Protocol):
+    """One engine beside ONNX arithmetic, such as an `EngineParity`."""
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+
+    @property
+    def every_tensor(self) -> bool:
+        """Whether all tensors were compared, or the outputs alone."""
+
+    @property
+    def onnx(self) -> Sequence[Differences]:
+        """Tensor by tensor, from the input to the output."""
+
+    def shares(self) -> Sequence[float]:
+        """Of all integers, by the size of their difference: 0, 1, 2, 3 codes and more."""

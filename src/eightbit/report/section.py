@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eightbit import plot
-from eightbit.plot.drawable import Rows
+from eightbit.plot.drawable import Parity, Rows
 from eightbit.report.answers import Answers, Flip
 from eightbit.report.saliency import Map
 from eightbit.report.table import Table, decibels
@@ -121,3 +121,19 @@ def _draw_picture(picture: Any, maps: tuple[Map, Map], axes: Any) -> None:
         plot.saliency(picture, found, limit=limit, ax=ax)
     for ax, name in zip(axes, ("input", "float", "int8"), strict=True):
         ax.set_title(name)
+
+
+def parity_section(runs: Sequence[Parity]) -> Section:
+    """How far the engines lie from ONNX arithmetic, in all and from layer to layer."""
+    bars = Figure(
+        lambda ax: plot.parity(runs, ax=ax),
+        f"Share of the integers that differ from ONNX arithmetic by one code and more, for {len(runs)} engines",
+        "Engines that share an arithmetic have bars of one height. Logarithmic.",
+    )
+    shown = [run for run in runs if run.every_tensor]
+    lines = Figure(
+        lambda ax: plot.parity_by_layer(shown, ax=ax),
+        f"Share of the integers that differ from ONNX arithmetic, tensor by tensor, for {len(shown)} engines",
+        "From the input to the output: differences that are made in one layer go on into the next.",
+    )
+    return Section("Where the engines differ", (bars, lines))
