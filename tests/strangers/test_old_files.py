@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import eightbit as eb
+from eightbit.graph.prepare import fold
 from tests.strangers.graphs import graph, node, normal, weight
 from tests.strangers.walk import assert_same_function, refused, run_original, walk
 
@@ -156,6 +157,57 @@ def test_what_could_not_be_compared_is_a_note(model: onnx.ModelProto, why: str) 
     (note,) = eb.load(model).notes
     assert note.startswith("the file was converted from opset ")
     assert why in note
+
+
+RESTATED = {  # what takes other attributes or inputs in opset 21, and another meaning that a converter could give it
+    "AveragePool": (
+        node("AveragePool", "a", "y", kernel_shape=[3, 3], pads=[1] * 4),
+        {"count_include_pad": 1},
+    ),
+    "ReduceMean": (node("ReduceMean", "a", "y", axes=[1]), {"keepdims": 0}),
+    "Resize": (node("Resize", "a _ s", "y", mode="linear"), {"coordinate_transformation_mode": "asymmetric"}),
+}
+
+
+@pytest.mark.parametrize("op", RESTATED)
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_newer_file_keeps_its_opset_where_conversion_would_change_its_function(
+    op: str, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, other = RESTATED[op]
+    source = behind_a_layer(last, {"s": GROWN}, 17)
+    convert = onnx.version_converter.convert_version
+
+    def convert_wrongly(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        result = convert(proto, opset)
+        changed = next(n for n in result.graph.node if n.op_type == op)
+        kept = [a for a in changed.attribute if a.name not in other]
+        del changed.attribute[:]
+        changed.attribute.extend([*kept, *(helper.make_attribute(*pair) for pair in other.items())])
+        return result
+
+    if wrong:
+        monkeypatch.setattr(onnx.version_converter, "convert_version", convert_wrongly)
+    model = eb.load(source)
+    assert model.ir.opset_imports[""] == (17 if wrong else 21)
+    feed = {"x": normal(np.random.default_rng(1), *PICTURE["x"])}
+    assert_same_function(run_original(source, feed), (model(feed),))
+
+
+def test_files_whose_operators_only_gained_types_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(*given: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(fold, "compared", compared)
+    constants = {"t": np.array([0, -1]), "k": np.float32(2)}
+    nodes = [
+        node("Relu", "x", "a"),
+        node("Mul", "a k", "b"),
+        node("Reshape", "b t", "c"),
+        node("Cast", "c", "y", to=1),
+    ]
+    source = graph(nodes, {"x": [2, 3, 4]}, {"y": [2, 12]}, constants, opset=13)
+    assert eb.load(source).ir.opset_imports[""] == 21
 
 
 def test_weights_among_the_inputs(tmp_path: Path) -> None:

@@ -30,7 +30,13 @@ from eightbit.graph.prepare import (
     transposes,
 )
 from eightbit.graph.source import naming
-from eightbit.graph.source.conversion import COMMON_OPSET, converted, newest_quantizable
+from eightbit.graph.source.conversion import (
+    COMMON_OPSET,
+    compared,
+    converted,
+    is_restated,
+    newest_quantizable,
+)
 from eightbit.graph.source.operands import check_operands
 from eightbit.graph.source.quiet import silence
 
@@ -126,11 +132,17 @@ def infer_shapes(model: ir.Model) -> None:
 def _at_common_opset(model: ir.Model) -> ir.Model:
     """A copy at opset 21, or, where it is newer, at the newest in which ONNX Runtime can quantize.
 
-    A graph that the converter refuses keeps its own.
+    A graph that the converter refuses keeps its own, and so does one of which it makes another function.
     """
     opset = model.opset_imports.get("", COMMON_OPSET)
     wanted = COMMON_OPSET if opset <= COMMON_OPSET else min(opset, newest_quantizable())
     if opset != wanted:
         with suppress(LoadError):
-            return ir.from_proto(converted(run.to_proto(model), wanted))
+            before = run.to_proto(model)
+            after = converted(before, wanted)
+            unsure = compared(before, after) if is_restated(before, wanted) else None
+            changed = ir.from_proto(after)
+            if unsure is not None:
+                note(changed, unsure)
+            return changed
     return model.clone()

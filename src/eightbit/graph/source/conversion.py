@@ -1,9 +1,9 @@
 """A model of one opset -> the same function in another, or LoadError.
 
 ONNX's converter takes a Resize of opset 10 for one of opset 11, though each places its samples elsewhere, and calls a
-Scan of opset 8 by its new name; that is mended or refused here. Whatever else it may change in files older than opset
-13 shows when both are run in ONNX Runtime once (`compared`). From opset 13 on, ONNX's node suite holds it to the same
-results.
+Scan of opset 8 by its new name; that is mended or refused here. Whatever else it may change shows when both are run in
+ONNX Runtime once (`compared`): always for files older than opset 13, later ones if they hold an operator that was
+given other attributes or inputs in between (`is_restated`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MOST_AXES = 16  # as many scales a Resize can have
 RANDOM = {
     *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"),
 }
+ADDED = {"Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "Reshape", "Shape"}
+"""Operators with new attributes that, left out, change nothing."""
 TOLERANCE = 1e-4
 """Of the peak of an output: the same kernels run on both sides, and only last digits may differ."""
 SIZES = (8, 32, 1, 224)
@@ -69,6 +71,27 @@ def converted(proto: onnx.ModelProto, opset: int = COMMON_OPSET) -> onnx.ModelPr
                 scales = known.get(node.input[2]) if len(node.input) > 2 else None
                 _sample_as_before(node, shrinks=scales is not None and bool((scales < 1).any()))
     return result
+
+
+def is_restated(proto: onnx.ModelProto, opset: int) -> bool:
+    """Whether `proto` holds an operator that takes other attributes or inputs in `opset` than in its own.
+
+    Then a converter has to write its nodes anew. Those that only gained types, or `ADDED`, stay as they are.
+    """
+    own = opset_of(proto) or opset
+    return any(_form(op, own) != _form(op, opset) for op in {n.op_type for n in _nodes(proto.graph)} - ADDED)
+
+
+def _form(op: str, opset: int) -> tuple[object, ...] | None:
+    """The attributes of an operator with their defaults, and its inputs; None in opsets that lack it."""
+    try:
+        schema = onnx.defs.get_schema(op, opset)
+    except onnx.defs.SchemaError:
+        return None
+    attributes = {
+        name: (str(a.type), a.required, str(a.default_value)) for name, a in schema.attributes.items()
+    }
+    return attributes, [(i.name, str(i.option)) for i in schema.inputs]
 
 
 def compared(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
