@@ -39,7 +39,7 @@ serve: ## shows the built book at http://localhost:8000
 
 test: data site ## the whole test: package, chapters (each printed number), site
 	scripts/compilers.sh
-	EIGHTBIT_BROWSER="$$(scripts/browser.sh)" EIGHTBIT_EMULATOR="$$(scripts/emulator.sh)" $(PYTEST) tests src $(if $(NOTEBOOKS),--nbval $(NOTEBOOKS))
+	EIGHTBIT_BROWSER="$$(scripts/browser.sh)" EIGHTBIT_EMULATOR="$$(scripts/emulator.sh)" EIGHTBIT_AARCH64="$$(scripts/aarch64.sh)" $(PYTEST) tests src $(if $(NOTEBOOKS),--nbval $(NOTEBOOKS))
 
 unit: $(STAMP) ## the quick part of the package's tests, under two minutes
 	$(PYTEST) -q -m "not slow and not site" tests src

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +32,10 @@ PACKAGES = {
 NO_EMULATOR = (
     "no QEMU user emulator 7.2 or later: install one (Debian: apt install qemu-user) to test as a processor "
     "without VNNI"
+)
+NO_AARCH64 = (
+    "no AArch64 Python and NumPy: set EIGHTBIT_AARCH64 to what scripts/aarch64.sh prints, which needs qemu-user, "
+    "apt-get and the network"
 )
 Tool = Callable[[str], str]
 
@@ -97,6 +102,15 @@ def emulator() -> str:
     if found is None:
         return _without(NO_EMULATOR)
     return found
+
+
+@pytest.fixture(scope="session")
+def aarch64() -> Path:
+    """The root folder of an AArch64 Python with NumPy; `make test` fetches one where it can."""
+    root = Path(os.environ.get("EIGHTBIT_AARCH64") or "absent")
+    if not root.is_dir():
+        _without(NO_AARCH64)
+    return root
 
 
 def _without(reason: str) -> str:
