@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 from eightbit.train.keras_ops import KerasOps  # noqa: E402
+from eightbit.train.ops import Taps  # noqa: E402
 from eightbit.train.torch_ops import TorchOps  # noqa: E402
 
 THREE_BITS = eb.Recipe(weights=eb.Weights(bits=3))
@@ -26,12 +27,15 @@ def two_inputs(function: str, **options):
     return lambda ops, a, b: getattr(ops, function)(a, b, *options.values())
 
 
-def conv(strides, dilations=(1, 1), group=1, exact=False):
-    return lambda ops, x, w: ops.convolved(x, w, strides, dilations, group, exact)
+def conv(strides, dilations=(1, 1), group=1, exact=False, pads=None):
+    taps = Taps(strides, pads or (0,) * 2 * len(strides), dilations, group)
+    return lambda ops, x, w: ops.convolved(x, w, w[(slice(None), *[0] * (len(w.shape) - 1))], taps, exact)
 
 
 PAIRS = {
     "conv": (conv((1, 2)), (2, 4, 7, 8), (6, 4, 3, 2)),
+    "conv, padded": (conv((2, 1), pads=(1, 2, 1, 2)), (2, 4, 7, 8), (6, 4, 3, 2)),
+    "conv, padded unevenly": (conv((1, 1), pads=(0, 2, 1, 1)), (2, 4, 7, 8), (6, 4, 3, 2)),
     "conv, exact": (conv((2, 2), exact=True), (2, 4, 7, 8), (6, 4, 3, 3)),
     "conv, dilated": (conv((2, 1), (2, 3)), (2, 4, 9, 11), (6, 4, 3, 3)),
     "conv, grouped": (conv((1, 1), group=2), (2, 4, 7, 8), (6, 2, 3, 3)),
@@ -48,6 +52,8 @@ PAIRS = {
     "entries": (lambda ops, a, b: ops.taken(a, np.array([[0, -1], [1, 1]]), 1) * b, (3, 4, 2), (2,)),
     "chosen": (lambda ops, a, b: ops.chosen(a > b, a, b), (3, 4), (4,)),
     "straight through": (lambda ops, a, b: ops.passed(a * 0.3, ops.rounded(a * 0.3)) * b, (3, 4), (4,)),
+    "snapped": (lambda ops, a, b: ops.snapped(a * 0.3, -1.0, 2.0) * b, (3, 4), (4,)),
+    "requantized": (lambda ops, a, b: ops.requantized(a, b * b + 0.5, -90.0, 70.0), (3, 4), (4,)),
     "clipped": (lambda ops, a, b: ops.clipped(a, -3.0, 4.0) * b, (3, 4), (4,)),
 }
 
@@ -206,3 +212,25 @@ def test_mistakes_have_remedies(trained, net):
         eb.fit(model, (pictures(8), np.zeros(8, np.int64)))
     with pytest.raises(eb.QuantizationError, match="framework"):
         eb.trainable(net, pictures(8), framework="jax")
+
+
+def test_normalized_sums_are_those_in_pytorch_and_can_be_frozen():
+    """One training run each: outputs to within a step, statistics to within float32; frozen, both are integers."""
+    net, x = eb.load(small_net()), images(32)
+    q = eb.quantize(net, images(64), eb.Recipe(weights=eb.Weights(bits=2, range=eb.MSE())))
+    mine, theirs = eb.trainable(q), eb.trainable(q, framework="keras")
+    step = mine.plan.start[mine.plan.grids[next(reversed(mine.plan.grids))].scale]
+    with torch.no_grad():
+        for batch in (x, 2 * x):
+            told, said = mine.train()(torch.from_numpy(batch)).numpy(), theirs(batch, training=True).numpy()
+            np.testing.assert_allclose(said, told, rtol=0, atol=3 * step)
+    for name, rows in theirs._normal.items():
+        np.testing.assert_allclose(rows.numpy(), mine.get_buffer(f"sums:{name}").numpy(), rtol=1e-2, atol=0.5)
+    before = theirs.codes(x)
+    assert_same_codes(theirs, eb.quantize(theirs), x)
+    theirs.freeze()
+    after = theirs.codes(x)
+    apart = sum(int((before[name] != after[name]).sum()) for name in before)
+    assert apart <= 0.001 * sum(codes.size for codes in before.values())  # w / s rounds anew
+    assert_same_codes(theirs, eb.quantize(theirs), x)
+    np.testing.assert_allclose(theirs(2 * x, training=True), theirs(2 * x), rtol=0, atol=3 * step)

@@ -112,9 +112,8 @@ class _Loop:
         self.losses: list[float] = []
         self.right: list[float] = []
         self.steps = 0
-        self.average = (
-            {n: p.detach().clone() for n, p in module.named_parameters()} if training.average else None
-        )
+        self.average: dict[str, Tensor] | None = None
+        self._average_from_here()
 
     def epoch(self, show: Show) -> None:
         """One pass over the data."""
@@ -125,6 +124,7 @@ class _Loop:
             share = (len(self.epochs) + len(self.losses) / self.data.length) / self.training.epochs
             for group, rate in zip(self.optimizer.param_groups, peak, strict=True):
                 group["lr"] = rate * _schedule(share, self.training.warmup)
+            self._freeze(share)
             loss = self._loss(batch)
             if not math.isfinite(loss.item()):
                 raise QuantizationError(
@@ -183,6 +183,17 @@ class _Loop:
         if said.ndim == 2 and said.shape[1] > 1:  # logits
             return soft_loss(said, told, self.training.temperature)
         return output_loss(said, told)
+
+    def _freeze(self, share: float) -> None:
+        """Stop normalizing when its time is over; what was averaged until then were other numbers."""
+        module = self.module
+        if isinstance(module, Trainable) and not module.frozen and share >= 1 - self.training.frozen:
+            module.freeze()
+            self._average_from_here()
+
+    def _average_from_here(self) -> None:
+        if self.training.average:
+            self.average = {n: p.detach().clone() for n, p in self.module.named_parameters()}
 
     def _follow(self) -> None:
         if self.average is None:

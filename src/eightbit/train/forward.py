@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.arith.windows import by_axis, reached_pads
-from eightbit.errors import QuantizationError
 from eightbit.integer import engine
 from eightbit.integer import program as p
 from eightbit.train.islands import run_island
-from eightbit.train.ops import Ops, Tensor
+from eightbit.train.moves import MOVES
+from eightbit.train.ops import Ops, Taps, Tensor
 from eightbit.train.plan import Grid, Plan, beside_sums, beside_weight
 
 EXACT = 2**24
@@ -41,10 +42,22 @@ class Forward:
 
     With `exact`, every tensor of codes is the engine's: sums that float32 might round are taken in float64, as the
     int32 accumulators have them, and what the engine rounds in an order of its own (`OWN_ORDER`) is rounded there.
+
+    `normal` has mean and variance (2, C) of the sums of each layer that is normalized (`normal`, equation 1), or None
+    for one whose sums are only looked at; after the run `moments` have mean and variance (C,) of this batch.
     """
 
-    def __init__(self, plan: Plan, ops: Ops, numbers: Mapping[str, Tensor], *, exact: bool = False) -> None:
-        self.plan, self.ops, self.exact = plan, ops, exact
+    def __init__(
+        self,
+        plan: Plan,
+        ops: Ops,
+        numbers: Mapping[str, Tensor],
+        *,
+        exact: bool = False,
+        normal: Mapping[str, Tensor | None] = MappingProxyType({}),
+    ) -> None:
+        self.plan, self.ops, self.exact, self.normal = plan, ops, exact, normal
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
         self._numbers = numbers
         self._scales: dict[str, Tensor] = {}
 
@@ -77,7 +90,7 @@ class Forward:
         s_w = self.scale(keys.scale)
         steps = s_w if not self.ops.shape(s_w) else self.ops.reshaped(s_w, rows)
         lo, hi = keys.itype.qmin, keys.itype.qmax
-        codes = self.round(self.ops.clipped(self.value(keys.weight) / steps, lo, hi))
+        codes = self.ops.snapped(self.value(keys.weight) / steps, lo, hi)
         unit = self.scale(self.grid(op.inputs[0]).scale) * s_w
         unit = unit if not self.ops.shape(unit) else self.ops.reshaped(unit, channels)
         if keys.bias is None:
@@ -92,7 +105,26 @@ class Forward:
     def on_grid(self, value: Tensor, name: str) -> Tensor:
         """A value in steps of tensor `name`, rounded and saturated."""
         grid = self.grid(name)
-        return self.round(self.ops.clipped(value, grid.lo, grid.hi))
+        return self.ops.snapped(value, grid.lo, grid.hi)
+
+    def requantized(self, acc: Tensor, unit: Tensor, name: str) -> Tensor:
+        """Sums in steps of `unit` as steps of tensor `name`: equation (1)."""
+        grid = self.grid(name)
+        return self.ops.requantized(acc, unit / self.scale(grid.scale), grid.lo, grid.hi)
+
+    def normalized(self, op: p.Conv, acc: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
+        """Sums of a layer in `normal`, before the bias, as steps of its output: equation (1) of `normal`."""
+        first, (target,) = self.normal[op.name], op.outputs
+        if first is None:
+            self.moments[op.name] = self.ops.moments(acc)
+            return self.requantized(acc + bias, unit, target)
+        steps, shift = (
+            self.ops.reshaped(x, (-1,)) for x in (unit / self.scale(self.grid(target).scale), bias)
+        )
+        gain, offset = self.ops.unary("Sqrt", first[1]) * steps, (first[0] + shift) * steps
+        y, *moments = self.ops.normalized(acc, gain, offset)
+        self.moments[op.name] = moments[0], moments[1]
+        return self.on_grid(y, target)
 
     def wide(self, op: p.Conv | p.Gemm | p.GemmToFloat) -> bool:
         """Whether the sums of a layer, with any weights that it may learn, can leave what float32 holds exactly."""
@@ -153,13 +185,15 @@ def _dequantize(run: Forward, op: p.Dequantize, q: Tensor) -> Tensor:
 
 def _conv(run: Forward, op: p.Conv, x: Tensor) -> Tensor:
     codes, unit, bias = run.weight(op)
-    axes = len(op.strides)
-    if any(op.pads):
-        widths = [(0, 0), (0, 0), *zip(op.pads[:axes], op.pads[axes:], strict=True)]
-        x = run.ops.padded(x, widths, "constant", 0.0)  # zero steps: the input's zero point
-    acc = run.ops.convolved(x, codes, op.strides, op.dilations, op.group, run.wide(op))
-    acc = acc if bias is None else acc + bias
-    return run.on_grid(acc * (unit / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+    taps = Taps(op.strides, op.pads, op.dilations, op.group)
+    if op.name in run.normal:
+        return run.normalized(op, run.ops.convolved(x, codes, None, taps, False), unit, bias)
+    if bias is None or run.exact:  # a float32 sum that begins with a large bias would round on its way
+        acc = run.ops.convolved(x, codes, None, taps, run.wide(op))
+        acc = acc if bias is None else acc + bias
+    else:
+        acc = run.ops.convolved(x, codes, run.ops.reshaped(bias, (-1,)), taps, False)
+    return run.requantized(acc, unit, op.outputs[0])
 
 
 def _gemm(run: Forward, op: p.Gemm | p.GemmToFloat, x: Tensor) -> Tensor:
@@ -168,7 +202,7 @@ def _gemm(run: Forward, op: p.Gemm | p.GemmToFloat, x: Tensor) -> Tensor:
     acc = acc if bias is None else acc + bias
     if isinstance(op, p.GemmToFloat):
         return acc * unit
-    return run.on_grid(acc * (unit / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+    return run.requantized(acc, unit, op.outputs[0])
 
 
 def _matmul(run: Forward, op: p.MatMul | p.MatMulToFloat, a: Tensor, b: Tensor) -> Tensor:
@@ -176,7 +210,7 @@ def _matmul(run: Forward, op: p.MatMul | p.MatMulToFloat, a: Tensor, b: Tensor) 
     acc = run.ops.product(a, b, run.exact)
     if isinstance(op, p.MatMulToFloat):
         return acc * (s_a * s_b)
-    return run.on_grid(acc * (s_a * s_b / run.scale(run.grid(op.outputs[0]).scale)), op.outputs[0])
+    return run.requantized(acc, s_a * s_b, op.outputs[0])
 
 
 def _add(run: Forward, op: p.Add, a: Tensor, b: Tensor) -> Tensor:
@@ -185,8 +219,8 @@ def _add(run: Forward, op: p.Add, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mul(run: Forward, op: p.Mul, a: Tensor, b: Tensor) -> Tensor:
-    s_a, s_b, s_y = (run.scale(run.grid(name).scale) for name in (*op.inputs, *op.outputs))
-    return run.on_grid(a * b * (s_a * s_b / s_y), op.outputs[0])
+    s_a, s_b = (run.scale(run.grid(name).scale) for name in op.inputs)
+    return run.requantized(a * b, s_a * s_b, op.outputs[0])
 
 
 def _moved_to(run: Forward, x: Tensor, source: str, target: str) -> Tensor:
@@ -269,59 +303,6 @@ def _window_pads(
     return [(0, 0), (0, 0), *(reached_pads(*axis, ceil=op.ceil_mode) for axis in axes)]
 
 
-def _reshape(run: Forward, op: p.Reshape, x: Tensor) -> Tensor:
-    shape = run.ops.shape(x)
-    return run.ops.reshaped(x, [shape[i] if d == 0 else d for i, d in enumerate(op.shape)])
-
-
-def _reshape_to(run: Forward, op: p.ReshapeTo, x: Tensor, lengths: Tensor) -> Tensor:
-    shape = run.ops.shape(x)
-    return run.ops.reshaped(x, [shape[i] if int(d) == 0 else int(d) for i, d in enumerate(lengths)])
-
-
-def _flatten(run: Forward, op: p.Flatten, x: Tensor) -> Tensor:
-    shape = run.ops.shape(x)
-    axis = op.axis % len(shape) if op.axis < 0 else op.axis
-    return run.ops.reshaped(x, (-1, int(np.prod(shape[axis:]))))
-
-
-def _squeeze(run: Forward, op: p.Squeeze, x: Tensor) -> Tensor:
-    shape = run.ops.shape(x)
-    axes = (
-        [i for i, d in enumerate(shape) if d == 1] if op.axes is None else [a % len(shape) for a in op.axes]
-    )
-    return run.ops.reshaped(x, [d for i, d in enumerate(shape) if i not in axes])
-
-
-def _unsqueeze(run: Forward, op: p.Unsqueeze, x: Tensor) -> Tensor:
-    shape = list(run.ops.shape(x))
-    rank = len(shape) + len(op.axes)
-    for axis in sorted(a % rank for a in op.axes):
-        shape.insert(axis, 1)
-    return run.ops.reshaped(x, shape)
-
-
-def _transpose(run: Forward, op: p.Transpose, x: Tensor) -> Tensor:
-    return run.ops.transposed(x, op.perm)
-
-
-def _slice(run: Forward, op: p.Slice, x: Tensor) -> Tensor:
-    index = [slice(None)] * len(run.ops.shape(x))
-    for axis, start, stop, step in op.bounds:
-        if step < 0:
-            raise QuantizationError(f"node {op.name!r} (Slice) runs backwards, which cannot be trained")
-        index[axis] = slice(start, stop, step)
-    return x[tuple(index)]
-
-
-def _pad(run: Forward, op: p.Pad, x: Tensor) -> Tensor:
-    rank, shape = len(op.pads) // 2, run.ops.shape(x)
-    pairs = list(zip(op.pads[:rank], op.pads[rank:], strict=True))
-    cut = tuple(slice(max(0, -b), n - max(0, -e)) for n, (b, e) in zip(shape, pairs, strict=True))
-    widths = [(max(0, b), max(0, e)) for b, e in pairs]
-    return run.ops.padded(x[cut], widths, op.mode, float(op.value - run.grid(op.inputs[0]).zero_point))
-
-
 KERNELS: dict[type[p.Op], Callable[..., Tensor]] = {
     p.Quantize: _quantize,
     p.Dequantize: _dequantize,
@@ -339,13 +320,6 @@ KERNELS: dict[type[p.Op], Callable[..., Tensor]] = {
     p.Lookup: _lookup,
     p.Embedding: _embedding,
     p.Concat: _concat,
-    p.Reshape: _reshape,
-    p.ReshapeTo: _reshape_to,
-    p.Flatten: _flatten,
-    p.Squeeze: _squeeze,
-    p.Unsqueeze: _unsqueeze,
-    p.Transpose: _transpose,
-    p.Slice: _slice,
-    p.Pad: _pad,
+    **MOVES,
 }
 """What each operation does; a `FloatIsland` is run by `islands`, and dynamic layers are not trained."""

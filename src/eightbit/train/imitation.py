@@ -33,6 +33,7 @@ class Imitation:
 
     def __init__(self, q: QuantizedModel, teacher: Model, found: Samples, how: Refinement) -> None:
         self.module, self.teacher, self.found, self.how = Trainable(q), teacher, found, how
+        self.module.freeze()  # the few samples of a batch do not say what is normal
         self.judged: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
         self.powers: list[float] = []
         self.least, self.state = math.inf, dict[str, Any]()

@@ -14,7 +14,7 @@ from itertools import chain, product
 import numpy as np
 import tensorflow as tf
 
-from eightbit.train.ops import Tensor
+from eightbit.train.ops import FLOOR, Taps, Tensor
 
 
 class KerasOps:
@@ -38,26 +38,46 @@ class KerasOps:
     def still(self, x: Tensor) -> Tensor:
         return tf.stop_gradient(x)
 
-    def convolved(
-        self, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int, exact: bool
-    ) -> Tensor:
-        if w.shape.rank == 3:
-            planes = self.convolved(
-                x[:, :, None], w[:, :, None], (1, *strides), (1, *dilations), group, exact
-            )
-            return planes[:, :, 0]
+    def snapped(self, x: Tensor, lo: float, hi: float) -> Tensor:
+        held = tf.clip_by_value(x, lo, hi)
+        return _passed(held, tf.stop_gradient(tf.round(held)))
+
+    def requantized(self, acc: Tensor, factor: Tensor, lo: float, hi: float) -> Tensor:
+        return self.snapped(acc * factor, lo, hi)
+
+    def convolved(self, x: Tensor, w: Tensor, bias: Tensor | None, taps: Taps, exact: bool) -> Tensor:
+        axes = len(taps.strides)
+        widths = [(0, 0), (0, 0), *zip(taps.pads[:axes], taps.pads[axes:], strict=True)]
+        x = self.padded(x, widths, "constant", 0.0)
+        if axes == 1:
+            x, w = x[:, :, None], w[:, :, None]
+        strides, dilations = ((1,) * (2 - axes) + each for each in (taps.strides, taps.dilations))
         if exact:
             x, w = tf.cast(x, tf.float64), tf.cast(w, tf.float64)
         kernel = tf.transpose(_spread(w, dilations), (2, 3, 1, 0))
         last = tf.transpose(x, (0, 2, 3, 1))
-        if group == 1:
-            y = tf.nn.conv2d(last, kernel, tuple(strides), "VALID")
+        if taps.group == 1:
+            y = tf.nn.conv2d(last, kernel, strides, "VALID")
         elif kernel.shape[2] == 1:
-            y = _by_channel(last, _channel_kernel(kernel, group), strides)
+            y = _by_channel(last, _channel_kernel(kernel, taps.group), strides)
         else:
-            parts = zip(tf.split(last, group, 3), tf.split(kernel, group, 3), strict=True)
-            y = tf.concat([tf.nn.conv2d(part, k, tuple(strides), "VALID") for part, k in parts], 3)
-        return tf.cast(tf.transpose(y, (0, 3, 1, 2)), tf.float32)
+            parts = zip(tf.split(last, taps.group, 3), tf.split(kernel, taps.group, 3), strict=True)
+            y = tf.concat([tf.nn.conv2d(part, k, strides, "VALID") for part, k in parts], 3)
+        y = y if bias is None else y + tf.cast(bias, y.dtype)
+        y = tf.cast(tf.transpose(y, (0, 3, 1, 2)), tf.float32)
+        return y[:, :, 0] if axes == 1 else y
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, variance = tf.nn.moments(tf.stop_gradient(x), [0, *range(2, x.shape.rank)])
+        return mean, variance + FLOOR
+
+    def normalized(self, x: Tensor, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance = tf.nn.moments(x, [0, *range(2, x.shape.rank)], keepdims=True)
+        factors = (tf.reshape(each, variance.shape) for each in (gain, offset))
+        gain, offset = factors
+        y = tf.nn.batch_normalization(x, mean, variance, offset, gain, FLOOR)
+        found = (tf.reshape(tf.stop_gradient(each), (-1,)) for each in (mean, variance + FLOOR))
+        return (y, *found)
 
     def product(self, a: Tensor, b: Tensor, exact: bool) -> Tensor:
         if exact:

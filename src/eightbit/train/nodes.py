@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from eightbit.errors import QuantizationError
-from eightbit.train.ops import Ops, Tensor
+from eightbit.train.ops import Ops, Taps, Tensor
 
 Value = Any
 """A tensor of the framework, or a NumPy array of what needs no gradient."""
@@ -205,12 +205,14 @@ def _conv(ops: Ops, attributes: dict[str, Any], x: Value, w: Value, bias: Value 
         raise QuantizationError(
             "a Conv in float with auto_pad, or over three axes, cannot be trained through"
         )
-    pads = attributes.get("pads", [0] * 2 * axes)
-    padded = ops.padded(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)], "constant", 0.0)
-    ones = [1] * axes
-    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
-    y = ops.convolved(padded, weight, strides, dilations, attributes.get("group", 1), exact=False)
-    return y if bias is None else y + ops.reshaped(_tensor(ops, bias), (1, -1, *ones))
+    ones = (1,) * axes
+    taps = Taps(
+        tuple(attributes.get("strides", ones)),
+        tuple(attributes.get("pads", (0,) * 2 * axes)),
+        tuple(attributes.get("dilations", ones)),
+        attributes.get("group", 1),
+    )
+    return ops.convolved(x, weight, None if bias is None else _tensor(ops, bias), taps, exact=False)
 
 
 def _cast(ops: Ops, attributes: dict[str, Any], x: Value) -> Value:

@@ -7,12 +7,23 @@ said otherwise, channels come before the spatial axes, and gradients are the usu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 Tensor = Any
 """An array of the framework."""
+FLOOR = 1.0
+"""Added to the variance of sums in steps, of which a channel without weights has none."""
+
+
+class Taps(NamedTuple):
+    """Where a convolution looks, over one to three axes; `pads` are all those before, then all those after."""
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    group: int
 
 
 class Ops(Protocol):
@@ -30,16 +41,26 @@ class Ops(Protocol):
     def rounded(self, x: Tensor) -> Tensor:
         """The nearest integers, ties to even; no gradient."""
 
+    def snapped(self, x: Tensor, lo: float, hi: float) -> Tensor:
+        """The nearest integers, ties to even, held within bounds; the gradient of `x` within them, none outside."""
+
+    def requantized(self, acc: Tensor, factor: Tensor, lo: float, hi: float) -> Tensor:
+        """`snapped(acc * factor, lo, hi)` for `factor` above zero, which broadcasts."""
+
     def clipped(self, x: Tensor, lo: float, hi: float) -> Tensor:
         """`x` held within bounds; no gradient outside."""
 
     def still(self, x: Tensor) -> Tensor:
         """`x` without a gradient."""
 
-    def convolved(
-        self, x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], group: int, exact: bool
-    ) -> Tensor:
-        """Convolution over one to three axes without padding; `exact` sums in float64."""
+    def convolved(self, x: Tensor, w: Tensor, bias: Tensor | None, taps: Taps, exact: bool) -> Tensor:
+        """Convolution over one to three axes, zeros around it, plus `bias` (C,); `exact` sums in float64."""
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance, `FLOOR` added to it, of every channel of (N, C, ...): (C,) each, without a gradient."""
+
+    def normalized(self, x: Tensor, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x - mean) / deviation · gain + offset in every channel, through which gradients go, and the moments."""
 
     def product(self, a: Tensor, b: Tensor, exact: bool) -> Tensor:
         """Matrix product; `exact` sums in float64."""

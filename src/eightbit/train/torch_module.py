@@ -17,6 +17,7 @@ from eightbit.errors import EngineError, QuantizationError
 from eightbit.model import QuantizedModel
 from eightbit.train.convert import converted, engine_codes, planned
 from eightbit.train.forward import Forward
+from eightbit.train.normal import MOMENTUM, folded, normal_layers
 from eightbit.train.torch_ops import TorchOps
 
 
@@ -25,7 +26,9 @@ class Trainable(nn.Module):
 
     The parameters are what is learned on top of post-training quantization, zero at first: `plan.Plan` says how
     weights, biases and scales come from them, and every run rounds those to integers. In eval mode sums that float32
-    might round are taken in float64, so that every tensor is that of the engines.
+    might round are taken in float64, so that every tensor is that of the engines. In training mode the sums of
+    convolutions are normalized over the batch (`normal`), until `freeze` is called; eval mode and the int8 model have
+    running means and deviations instead, folded into weights, biases and scales.
     """
 
     def __init__(self, q: QuantizedModel) -> None:
@@ -33,6 +36,10 @@ class Trainable(nn.Module):
         self.plan, self.report = planned(q)
         self._wanted: tuple[str, ...] = ()
         self._seen: dict[str, Tensor] = {}
+        self._counted = self.frozen = False
+        self._normal = tuple(normal_layers(self.plan))
+        for name, channels in normal_layers(self.plan).items():
+            self.register_buffer(_sums(name), torch.zeros(4, channels))
         self.learned = nn.ParameterDict()
         for key in self.plan.start:
             value = torch.zeros(self.plan.start[key].shape)
@@ -42,13 +49,36 @@ class Trainable(nn.Module):
                 self.learned[parameter_name(key)] = nn.Parameter(value)
 
     def numbers(self) -> dict[str, Tensor]:
-        """Every number of the plan by its key."""
+        """Every number of the plan by its key, as it is learned."""
         return {
             key: getattr(self, parameter_name(key))
             if key in self.plan.fixed
             else self.learned[parameter_name(key)]
             for key in self.plan.start
         }
+
+    def settled(self) -> dict[str, Tensor]:
+        """Every number of the plan by its key, as the integers are made of it: what was normalized is folded."""
+        if self.frozen or not self._counted:
+            return self.numbers()
+        statistics = {name: self._statistics(name) for name in self._normal}
+        return folded(self.plan, TorchOps(self._device), self.numbers(), statistics)
+
+    def freeze(self) -> None:
+        """Stop normalizing: from now on training mode, too, runs the integer program. Called first, it never begins."""
+        with torch.no_grad():
+            settled = self.settled()
+            for key in self.plan.learned:
+                self.learned[parameter_name(key)].copy_(settled[key])
+        self.frozen = True
+
+    def get_extra_state(self) -> Tensor:
+        """Whether sums have been counted, and whether they are still normalized; for `state_dict`."""
+        return torch.tensor([self._counted, self.frozen])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up what `get_extra_state` gave."""
+        self._counted, self.frozen = map(bool, state.tolist())
 
     def kinds(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Each parameter with what it is: "weight", "bias" or "scale"."""
@@ -57,7 +87,11 @@ class Trainable(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The model's outputs: one bare, more as a tuple. Raises EngineError for another number of inputs."""
-        made = self._run(self._feeds(inputs), keep=bool(self._wanted), exact=not self.training)
+        feeds, keep = self._feeds(inputs), bool(self._wanted)
+        if self.training and not self.frozen and self._normal:
+            made = self._normalized(feeds, keep=keep)
+        else:
+            made = self._run(feeds, keep=keep, exact=not self.training)
         self._seen.update({name: self._real(made, name) for name in self._wanted})
         outputs = tuple(made[name] for name in self.plan.program.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -83,8 +117,30 @@ class Trainable(nn.Module):
     def quantized(self) -> QuantizedModel:
         """The int8 model with the integers that the parameters stand for now."""
         with torch.no_grad():
-            values = Forward(self.plan, TorchOps(self._device), self.numbers()).values()
+            values = Forward(self.plan, TorchOps(self._device), self.settled()).values()
         return converted(self.plan, self.report, {key: value.cpu().numpy() for key, value in values.items()})
+
+    def _normalized(self, feeds: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+        """A run in training mode; the first batch says what is normal."""
+        if not self._counted:
+            with torch.no_grad():
+                forward = self._forward(dict.fromkeys(self._normal))
+                forward.run(feeds)
+                for name, moments in forward.moments.items():
+                    self._statistics(name).copy_(torch.stack([*moments, *moments]))
+            self._counted = True
+        forward = self._forward({name: self._statistics(name)[2:] for name in self._normal})
+        made = forward.run(feeds, keep=keep)
+        with torch.no_grad():
+            for name, moments in forward.moments.items():
+                self._statistics(name)[:2].lerp_(torch.stack(moments), MOMENTUM)
+        return made
+
+    def _forward(self, normal: Mapping[str, Tensor | None]) -> Forward:
+        return Forward(self.plan, TorchOps(self._device), self.numbers(), normal=normal)
+
+    def _statistics(self, name: str) -> Tensor:
+        return self.get_buffer(_sums(name))
 
     @property
     def _device(self) -> torch.device:
@@ -101,12 +157,17 @@ class Trainable(nn.Module):
         return {name: _tensor(x, self._device) for name, x in zip(names, inputs, strict=True)}
 
     def _run(self, feeds: Mapping[str, Tensor], *, keep: bool, exact: bool) -> dict[str, Tensor]:
-        forward = Forward(self.plan, TorchOps(self._device), self.numbers(), exact=exact)
+        forward = Forward(self.plan, TorchOps(self._device), self.settled(), exact=exact)
         return forward.run(feeds, keep=keep)
 
 
 def _tensor(value: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(value).to(device)
+
+
+def _sums(name: str) -> str:
+    """The buffer of a layer's statistics: `normal.folded` says which."""
+    return parameter_name(f"sums:{name}")
 
 
 def parameter_name(key: str) -> str:

@@ -26,9 +26,16 @@ def trainable(
     quantization. A `QuantizedModel` that `quantize` returned needs no more. A Keras model gives a Keras model, anything
     else a torch module, unless `framework` says otherwise. Train a module by any loop, or by `eightbit.fit`, and a
     Keras model by its `compile` and `fit`; `eightbit.quantize(trained)` is the int8 model that was trained, integer for
-    integer. BatchNorm is folded before training begins, as it is at inference, and so has nothing to freeze. Raises as
-    `quantize`; QuantizationError for a model without layers between calibrated codes, MissingExtra without PyTorch or
-    TensorFlow.
+    integer. BatchNorm is folded at the start. What it did for training the module does itself: in training mode the
+    sums of convolutions are normalized over the batch, and what that amounts to is folded into weights, scales and
+    biases whenever the model is evaluated or converted (`train.normal`).
+
+    With two bits begin with `Weights(bits=2, range=MSE())`. The default's scale reaches to the largest weight, and so
+    rounds three quarters of the weights to zero, where training leaves most of them. A ResNet-8 has 67 % right with it
+    before training, 63 % with `MSE`, and 88.8 and 89.7 % after an epoch of 20,000 pictures.
+
+    Raises as `quantize`; QuantizationError for a model without layers between calibrated codes, MissingExtra without
+    PyTorch or TensorFlow.
     """
     chosen = argument("framework", framework, Literal["torch", "keras"] | None)
     chosen = chosen or ("keras" if is_keras(model) else "torch")

@@ -21,9 +21,10 @@ class Training:
     from. `smoothing` of labels is that of Szegedy et al.
     2016. `weight` is the teacher's share of the loss, at `temperature`, and `features` pairs tensors of the student
     with those of the teacher, at `feature_weight` (`loss`). With `average`, an exponential average of the parameters
-    over some 1 / (1 - average) steps is what remains in the end. `seed` decides the order of the samples. `sparsity`
-    sets weights to zero on the way, and keeps those that are zero when the training begins: the zero codes of a
-    `Trainable`, too.
+    over some 1 / (1 - average) steps is what remains in the end. For the last part `frozen` of the time a `Trainable`
+    normalizes no more (its `freeze`), and the average begins anew. `seed` decides the order of the samples.
+    `sparsity` sets weights to zero on the way, and keeps those that are zero when the training begins: the zero codes
+    of a `Trainable`, too.
     """
 
     epochs: Annotated[int, Between(1, 10**6)] = 5
@@ -38,6 +39,7 @@ class Training:
     features: Mapping[str, str] = FrozenMap()
     feature_weight: Annotated[float, Between(0, 1e6)] = 1.0
     average: Annotated[float, Between(0, 1)] = 0.0
+    frozen: Annotated[float, Between(0, 1)] = 0.0
     seed: Annotated[int, AtLeast(0)] = 0
     sparsity: Sparsity | None = None
 
