@@ -23,6 +23,7 @@ from eightbit.data.results import Array, like
 from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.deploy.c.folder import CFolder, write_c
 from eightbit.deploy.engines import Runner, engine_of
+from eightbit.deploy.repository import Repository, write_repository
 from eightbit.deploy.tflite.file import TfliteFile, write_tflite
 from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes, title
@@ -32,7 +33,7 @@ from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
-from eightbit.graph.save import save_graph
+from eightbit.graph.save import file_bytes, save_graph
 from eightbit.graph.source.example import example_from, takes
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import named
@@ -266,18 +267,22 @@ def _opened(source: str | os.PathLike[str] | bytes) -> ir.Model:
     return graph
 
 
+FORMATS = ("c", "tflite", "triton")
+"""What `export` writes."""
+
+
 def export(
     q: QuantizedModel,
     place: str | os.PathLike[str],
     *,
+    format: str | None = None,
     arithmetic: str | Arithmetic = Arithmetic.TFLITE,
     name: str = "net",
     data: Any = None,
-) -> CFolder | TfliteFile:
-    """Write the network for another runtime: a file for TensorFlow Lite where `place` ends in .tflite, else C99.
+) -> CFolder | TfliteFile | Repository:
+    """Write the network for another runtime: C99 ("c"), a .tflite file ("tflite") or a model repository ("triton").
 
-    A .tflite is int8 throughout, channels last, one sample a call; it runs in LiteRT, and in TFLite Micro with the
-    integers of the NumPy engine in "tflite" arithmetic. It needs the extra `litert`, and none of the options.
+    `format` None is "tflite" where `place` ends in .tflite, else "c".
 
     The folder of C needs no library and no memory but its own: net.c, net.h, kernels, a Makefile. The codes that come
     out are those of the NumPy engine in the same `arithmetic`, "tflite" or "single". One call takes one sample. `data`,
@@ -285,16 +290,30 @@ def export(
     `name` is what files and functions are called. Printing what comes back shows the arena, `eightbit.plot.arena` draws
     it.
 
+    A .tflite is int8 throughout, channels last, one sample a call; it runs in LiteRT, and in TFLite Micro with the
+    integers of the NumPy engine in "tflite" arithmetic. It needs the extra `litert`, and none of the other options.
+
+    A repository is the ONNX file as Triton and KServe serve it, `name`/config.pbtxt and `name`/1/model.onnx; with free
+    batches the server may put requests together. It takes `name` alone.
+
     Raises ExportError for what the format cannot say, all reasons at once: operations left in float, dynamic layers, 16
-    bits, free lengths beside the batch; MissingExtra.
+    bits, free lengths beside the batch (ONNX says them all); MissingExtra.
     """
     chosen = _arithmetic(arithmetic, ExportError)
-    if os.fspath(place).endswith(".tflite"):
-        if chosen is not Arithmetic.TFLITE or name != "net" or data is not None:
-            raise ExportError(
-                f"{os.fspath(place)}: arithmetic, name and data are for C; leave them out for a .tflite"
-            )
+    where = os.fspath(place)
+    kind = format or ("tflite" if where.endswith(".tflite") else "c")
+    if kind not in FORMATS:
+        raise ExportError(f"unknown format {format!r}; choose {', '.join(map(repr, FORMATS))}")
+    named = name != "net" and kind == "tflite"
+    if kind != "c" and (chosen is not Arithmetic.TFLITE or named or data is not None):
+        what = "arithmetic, name and data are for C" if kind == "tflite" else "arithmetic and data are for C"
+        raise ExportError(
+            f"{where}: {what}; leave them out for {'a .tflite' if kind == 'tflite' else 'a repository'}"
+        )
+    if kind == "tflite":
         return write_tflite(q.program, place)
+    if kind == "triton":
+        return write_repository(file_bytes(q.ir), (q.inputs, q.outputs), place, name)
     found = None if data is None else list(samples(q.ir, data, ExportError))
     return write_c(q.program, place, chosen, name=name, samples=found)
 
