@@ -207,11 +207,22 @@ def _pool(m: Maker, x: str) -> str | None:
         return m.op(p.GlobalAveragePool, [x], m.info(float(m.tensors[x].scale * rng.uniform(0.1, 1.5))))
     if kind == 1:
         return m.op(p.MaxPool, [x], m.tensors[x], kernel, strides, pads, (1,) * len(kernel), ceil)
-    return m.op(p.AveragePool, [x], m.tensors[x], kernel, strides, pads, ceil, bool(rng.random() < 0.5))
+    y = m.tensors[x] if rng.random() < 0.5 else m.info(float(m.tensors[x].scale * rng.uniform(0.2, 2)))
+    return m.op(p.AveragePool, [x], y, kernel, strides, pads, ceil, bool(rng.random() < 0.5))
 
 
 def _lookup(m: Maker, x: str) -> str:
-    return m.op(p.Lookup, [x], m.info(), m.rng.integers(-128, 128, 256).astype(np.int8), "Relu")
+    kind = str(m.rng.choice(["Relu", p.REQUANTIZE]))  # whose table is the arithmetic's own
+    return m.op(p.Lookup, [x], m.info(), m.rng.integers(-128, 128, 256).astype(np.int8), kind)
+
+
+def _softmax(m: Maker, x: str) -> str:
+    y = (
+        p.TensorInfo(np.float32(1 / 256), -128)
+        if m.rng.random() < 0.4
+        else m.info(float(m.rng.uniform(0.002, 0.02)))
+    )
+    return m.op(p.Softmax, [x], y, int(m.rng.integers(-len(m.shapes[x]), len(m.shapes[x]))))
 
 
 def _concat(m: Maker, x: str) -> str:
@@ -223,7 +234,7 @@ def _concat(m: Maker, x: str) -> str:
             for _ in range(int(rng.integers(1, 3)))
         ),
     ]
-    like = m.tensors[x]
+    like = m.tensors[x] if rng.random() < 0.5 else m.info()
     tables = tuple(
         None if m.tensors[part].params == like.params else rng.integers(-128, 128, 256).astype(np.int8)
         for part in parts
@@ -276,6 +287,7 @@ STEPS = (
     _pool,
     _pool,
     _lookup,
+    _softmax,
     _concat,
     _shape,
     _shape,

@@ -55,11 +55,18 @@ def test_island_without_a_runner() -> None:
 
 
 @pytest.mark.parametrize("arithmetic", [Arithmetic.TFLITE, Arithmetic.SINGLE])
-def test_softmax_refuses_other_arithmetics(arithmetic: Arithmetic) -> None:
+@pytest.mark.parametrize(
+    ("scale", "depth", "said"),
+    [(2.0**-26, 4, "above 2\\^-26; found"), (0.1, 4096, "4,096 codes; .* room for 4,095")],
+)
+def test_softmax_in_fixed_point_has_bounds(
+    arithmetic: Arithmetic, scale: float, depth: int, said: str
+) -> None:
+    infos = {"x_q": p.TensorInfo(np.float32(scale), 0), "y_q": p.TensorInfo(np.float32(1 / 256), -128)}
     softmax = p.Softmax("probabilities", ("x_q",), ("y_q",), -1)
-    program = replace(tiny(), ops=(tiny().ops[0], softmax, tiny().ops[2]))
-    with pytest.raises(EngineError, match=f"probabilities: Softmax has no {arithmetic.name} rule"):
-        run(program, {"x": np.zeros((1, 4), np.float32)}, arithmetic=arithmetic)
+    program = replace(tiny(), ops=(tiny().ops[0], softmax, tiny().ops[2]), tensors=infos)
+    with pytest.raises(EngineError, match=f"probabilities: Softmax .*{said}"):
+        run(program, {"x": np.zeros((1, depth), np.float32)}, arithmetic=arithmetic)
 
 
 def integers(weight: np.ndarray, bias: np.ndarray, zero_point: int, codes: np.ndarray) -> np.ndarray:

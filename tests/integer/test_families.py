@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from eightbit.arith.fixedpoint import Arithmetic
-from eightbit.errors import EngineError
 from eightbit.integer import program as p
 from eightbit.integer.engine import KERNELS
 
@@ -145,10 +144,28 @@ def test_average_pool(include: bool, arithmetic: Arithmetic, rng: np.random.Gene
 
 
 @pytest.mark.parametrize("arithmetic", FIXED)
-def test_average_pool_needs_one_scale(arithmetic: Arithmetic, rng: np.random.Generator) -> None:
-    op = p.AveragePool("pool", ("x",), ("y",), (2, 2), (2, 2), (0,) * 4)
-    with pytest.raises(EngineError, match=f"pool: {arithmetic.name} averages on codes and needs one scale"):
-        kernel(op, {"x": info(rng), "y": info(rng)}, arithmetic)
+def test_codes_of_another_scale(arithmetic: Arithmetic, rng: np.random.Generator) -> None:
+    """A table from scale to scale, a part of a Concat, a mean: by the family's multiplier, not through float."""
+    infos = {"x": info(rng), "y": info(rng)}
+    x, y = infos["x"], infos["y"]
+    q = rng.integers(-128, 128, (2, 3, 6, 6)).astype(np.int8)
+
+    def moved(codes: np.ndarray) -> np.ndarray:
+        real = float(x.scale) / float(y.scale)
+        one = [code(y.zero_point + scaled(int(c) - x.zero_point, real, arithmetic)) for c in codes.ravel()]
+        return np.array(one).reshape(codes.shape)
+
+    wrong = rng.integers(-128, 128, 256).astype(np.int8)
+    lookup = p.Lookup("l", ("x",), ("y",), wrong, p.REQUANTIZE)
+    np.testing.assert_array_equal(kernel(lookup, infos, arithmetic)(q), moved(q))
+    concat = p.Concat("c", ("x", "y"), ("y",), 1, (wrong, None))
+    np.testing.assert_array_equal(kernel(concat, infos, arithmetic)(q, q), np.concatenate([moved(q), q], 1))
+    pool = p.AveragePool("p", ("x",), ("y",), (2, 2), (2, 2), (0,) * 4)
+    same = p.AveragePool("p", ("x",), ("x",), (2, 2), (2, 2), (0,) * 4)
+    mean = kernel(same, infos, arithmetic)(q)
+    np.testing.assert_array_equal(kernel(pool, infos, arithmetic)(q), moved(mean))
+    relu = p.Lookup("r", ("x",), ("y",), wrong, "Relu")
+    np.testing.assert_array_equal(kernel(relu, infos, arithmetic)(q), wrong[q.astype(int) + 128])
 
 
 @pytest.mark.parametrize("arithmetic", FIXED)
@@ -166,3 +183,22 @@ def test_global_average_pool(arithmetic: Arithmetic, rng: np.random.Generator) -
         for s in codes.sum((2, 3), dtype=int).reshape(-1)
     ]
     np.testing.assert_array_equal(found.reshape(-1), expected)
+
+
+@pytest.mark.parametrize("arithmetic", FIXED)
+@pytest.mark.parametrize("scale", [1 / 256, 1 / 255, 0.0137])
+@pytest.mark.parametrize("step", [3e-8, 0.004, 0.1, 1.7, 32.0, 500.0])
+def test_softmax(rng: np.random.Generator, arithmetic: Arithmetic, scale: float, step: float) -> None:
+    """Within one code of real numbers rounded once: shares in 1/256, at most 255 of them, then the output's codes."""
+    x, y = p.TensorInfo(np.float32(step), 7), p.TensorInfo(np.float32(scale), -128)
+    made = kernel(p.Softmax("s", ("x",), ("y",), 1), {"x": x, "y": y}, arithmetic)
+    q = rng.integers(-128, 128, (6, 21, 3)).astype(np.int8)
+    e = np.exp((q - q.max(1, keepdims=True).astype(np.float64)) * float(x.scale))
+    shares = np.minimum(np.rint(e / e.sum(1, keepdims=True) * 256), 255)
+    expected = np.clip(np.rint(shares / 256 / float(y.scale)) - 128, -128, 127)
+    assert np.abs(made(q) - expected).max() <= 1
+    assert made(q[:, :1])[0, 0, 0] == code(
+        round(255 / 256 / float(y.scale)) - 128
+    )  # one class: the most there is
+    flat = made(np.full((1, 512), 3, np.int8))
+    assert set(flat.ravel().tolist()) == {-128}  # nothing is left of 1/512

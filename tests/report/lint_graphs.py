@@ -266,7 +266,7 @@ QUANTIZED = (
         floats=T,
         refused=T,
     ),
-    Case("Softmax", around("Softmax <axis=1> (m)"), refused=T),
+    Case("Softmax", around("Softmax <axis=1> (m)")),
     Case("Concat", around("Concat <axis=2> (m, m)")),
     Case(
         "Slice", around("Slice (m, b, e)", b=np.array([0, 0, 1], np.int64), e=np.array([9, 9, 4], np.int64))

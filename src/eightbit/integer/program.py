@@ -194,8 +194,8 @@ class Softmax(Op):
 class Lookup(Op):
     """A function of one code: `output = table[code - smallest code]`; `kind` says which (Relu, REQUANTIZE, ...).
 
-    The table has 256 entries for an input of 8 bits and 65,536 for one of 16. `replaces` are the nodes that a runtime
-    without tables computes in float.
+    The table has 256 entries for an input of 8 bits and 65,536 for one of 16. That of REQUANTIZE rounds in float, as
+    ONNX does; other arithmetics have their own. `replaces` are nodes that a runtime without tables computes in float.
     """
 
     table: Codes
@@ -205,7 +205,10 @@ class Lookup(Op):
 
 @dataclass(frozen=True, eq=False)
 class Concat(Op):
-    """Joining along `axis`; an input whose scale differs from the output's passes through its table first."""
+    """Joining along `axis`; an input whose scale differs from the output's passes through its table first.
+
+    The tables are those of REQUANTIZE.
+    """
 
     axis: int
     tables: tuple[Codes | None, ...]

@@ -59,15 +59,22 @@ typedef char eb_shift_repeats_the_sign[(-2 >> 1) == -1 ? 1 : -1];
 static inline int32_t eb_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t eb_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
+/* a * b * 2^-31, ties towards plus infinity; not for both the smallest. */
+static inline int32_t eb_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31); }
+
+/* value * 2^-times, ties away from zero, for 0 to 31 times. */
+static inline int32_t eb_halved(int32_t value, int32_t times) {
+    const int32_t mask = (int32_t)((UINT32_C(1) << times) - 1u);
+    return (value >> times) + ((value & mask) > (mask >> 1) + (value < 0) ? 1 : 0);
+}
+
 /* acc * multiplier * 2^(shift - 31), for shifts from -31 to 0. */
 static inline int32_t eb_scale_down(int32_t acc, int32_t multiplier, int32_t shift) {
 #if EB_SINGLE_ROUNDING
     const int64_t half = (int64_t)1 << (30 - shift);
     return (int32_t)(((int64_t)acc * multiplier + half) >> (31 - shift));
 #else
-    const int32_t high = (int32_t)(((int64_t)acc * multiplier + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((UINT32_C(1) << -shift) - 1u);
-    return (high >> -shift) + ((high & mask) > (mask >> 1) + (high < 0) ? 1 : 0);
+    return eb_halved(eb_high(acc, multiplier), -shift);
 #endif
 }
 
@@ -511,6 +518,36 @@ static inline void eb_mean(const eb_mean_t *p, const int8_t *x, int8_t *y) {
                 for (int32_t j = 0; j < lanes; j++) acc[j] += x[i * p->channels + first + j];
             for (int32_t j = 0; j < lanes; j++) *y++ = eb_code(eb_scale(acc[j], p->multiplier, p->shift), p->out_zero);
         }
+}
+
+typedef struct {
+    const int32_t *exps; /* exp of a code that lies 255 to 0 below the row's largest, Q0.31 */
+    int32_t rows, depth, multiplier, shift, out_zero;
+} eb_softmax_t;
+
+/* 1 / total of Q12.19: a significand in Q0.31, and the sum's power of two. Three steps of Newton's method. */
+static inline int32_t eb_reciprocal(int32_t total, int32_t *power) {
+    uint32_t bits = (uint32_t)total;
+    for (*power = 12; !(bits >> 31); bits <<= 1) (*power)--;
+    const int32_t half = (int32_t)(bits >> 1); /* the significand in [1/2, 1) */
+    int32_t x = 1515870810 + eb_high(half, -1010580540); /* 48/17 - 32/17 d in Q2.29 */
+    for (int32_t i = 0; i < 3; i++) x += eb_saturated((int64_t)eb_high(x, (1 << 29) - eb_high(half, x)) * 4);
+    return eb_saturated((int64_t)x * 2);
+}
+
+/* Each code's share of its row's sum of exponentials, in 1/256, then in the output's codes. */
+static inline void eb_softmax(const eb_softmax_t *p, const int8_t *x, int8_t *y) {
+    for (int32_t r = 0; r < p->rows; r++, x += p->depth, y += p->depth) {
+        int32_t largest = -128, total = 0, power;
+        for (int32_t j = 0; j < p->depth; j++) largest = eb_max(largest, x[j]);
+        for (int32_t j = 0; j < p->depth; j++) total += eb_halved(p->exps[255 + x[j] - largest], 12);
+        const int32_t whole = eb_reciprocal(total, &power);
+        for (int32_t j = 0; j < p->depth; j++) {
+            const int32_t part = eb_high(whole, p->exps[255 + x[j] - largest]);
+            const int32_t share = power > 8 ? 0 : eb_min(255, eb_halved(part, power + 23));
+            y[j] = eb_code(eb_scale(share, p->multiplier, p->shift), p->out_zero);
+        }
+    }
 }
 
 /* ---- codes from place to place ---------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eightbit.arith.affine import INT8
 from eightbit.deploy.c.layers import conv, gemm, matmul
 from eightbit.deploy.c.steps import Builder, Call
 from eightbit.deploy.c.walks import pieces, walk
@@ -19,9 +20,11 @@ from eightbit.deploy.layout.views import View, channels_last, in_order
 from eightbit.deploy.layout.windows import Windows
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
-from eightbit.integer.engine.elementwise import add_multipliers
+from eightbit.integer.engine.elementwise import add_multipliers, table_of
+from eightbit.integer.engine.movement import concat_tables
 from eightbit.integer.engine.pool import fixed_mean
-from eightbit.integer.engine.requantize import fixed_multiplier
+from eightbit.integer.engine.requantize import fixed_multiplier, requantize_codes
+from eightbit.integer.engine.softmax import FIXED_SCALE, check_depth, fixed_exps
 
 
 def quantize(op: p.Quantize, b: Builder) -> None:
@@ -55,8 +58,12 @@ def pool(op: p.MaxPool | p.AveragePool, b: Builder) -> None:
         "in_zero": b.info(op.inputs[0]).zero_point,
     }
     kernel = "average_pool" if average else "max_pool"
-    call = Call(kernel, fields, (x.buffer, y.buffer))
-    b.add(op.name, (x,), y, (call,), gaps=windows.gaps(x, x.shape[1], x.shape[1]))
+    calls = [Call(kernel, fields, (x.buffer, y.buffer))]
+    source, target = b.info(op.inputs[0]), b.info(op.outputs[0])
+    if source.params != target.params:  # of a mean, in the codes of its input
+        table = requantize_codes(p.all_codes(INT8), source, target, b.arithmetic)
+        calls.append(b.move(op.name, y, y, table=table))
+    b.add(op.name, (x,), y, calls, gaps=windows.gaps(x, x.shape[1], x.shape[1]))
 
 
 def mean(op: p.GlobalAveragePool, b: Builder) -> None:
@@ -78,11 +85,32 @@ def mean(op: p.GlobalAveragePool, b: Builder) -> None:
     b.add(op.name, (x,), y, (Call("mean", fields, (x.buffer, y.buffer)),))
 
 
+def softmax(op: p.Softmax, b: Builder) -> None:
+    """Shares of a row's sum (`engine.softmax`); the exponentials of all distances to the largest code are a table."""
+    rank = len(b.shapes[op.inputs[0]])
+    axis = op.axis % rank
+    order = b.read(op.inputs[0]).order
+    x = b.read(op.inputs[0], (*(a for a in order if a != axis), axis))
+    y = b.make(op.outputs[0], x.order)
+    source, target, depth = b.info(op.inputs[0]), b.info(op.outputs[0]), x.shape[axis]
+    check_depth(op.name, depth)
+    multiplier, shift = fixed_multiplier(FIXED_SCALE, np.float32(1), target.scale)
+    fields: dict[str, Any] = {
+        "exps": fixed_exps(op.name, source).astype(np.int32),
+        "rows": x.size // depth,
+        "depth": depth,
+        "multiplier": int(multiplier),
+        "shift": int(shift),
+        "out_zero": target.zero_point,
+    }
+    b.add(op.name, (x,), y, (Call("softmax", fields, (x.buffer, y.buffer)),), gaps={x.buffer: 0})
+
+
 def lookup(op: p.Lookup, b: Builder) -> None:
     """Each code through a table, where it lies."""
     x = b.read(op.inputs[0])
     y = b.make(op.outputs[0], x.order)
-    call = b.move(op.name, x, y, table=op.table)
+    call = b.move(op.name, x, y, table=table_of(op, b.program, b.arithmetic))
     b.add(op.name, (x,), y, (call,), gaps={x.buffer: 0})
 
 
@@ -122,7 +150,7 @@ def concat(op: p.Concat, b: Builder) -> None:
     y = b.make(op.outputs[0], parts[0].order)
     axis, at = op.axis % len(y.shape), 0
     calls = []
-    for view, table in zip(parts, op.tables, strict=True):
+    for view, table in zip(parts, concat_tables(op, b.program, b.arithmetic), strict=True):
         place = (0, at * y.steps[axis])
         calls.append(
             b.stride(op.name, (view, y), view.shape, place, (view.steps, y.steps), y.order, table=table)
@@ -196,6 +224,7 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
     p.MaxPool: pool,
     p.AveragePool: pool,
     p.GlobalAveragePool: mean,
+    p.Softmax: softmax,
     p.Lookup: lookup,
     p.Concat: concat,
     p.Reshape: same_codes,
@@ -216,5 +245,4 @@ REFUSED: Mapping[type[p.Op], str] = {
     p.DynamicGemm: "its input's scale is known only as it runs: quantize with calibration data",
     p.Embedding: "it gives out float: keep embeddings outside the network",
     p.ReshapeTo: "its shape is computed as it runs: export the model with fixed shapes",
-    p.Softmax: "Softmax has no integer rule in C: cut it off, the largest code stays the largest",
 }

@@ -51,6 +51,7 @@ class Micro(Ported):
 
     def __init__(self, program: Program) -> None:
         net = _net(program)
+        _refuse_long_sums(net)
         self._interpreter = micro(to_bytes(net), arena_for(net))
         super().__init__(program, net.inputs, net.outputs, self._sample)
 
@@ -59,6 +60,20 @@ class Micro(Ported):
             self._interpreter.set_input(q, index)
         self._interpreter.invoke()
         return [self._interpreter.get_output(index) for index in range(len(self.outputs))]
+
+
+def _refuse_long_sums(net: Net) -> None:
+    """Raise EngineError for what would end the process: a check in TFLite Micro's Softmax (reference/softmax.h)."""
+    for operator in net.operators:
+        depth = net.tensors[operator.inputs[0]].shape[-1:]
+        if operator.kind == "SOFTMAX" and depth[0] > LONGEST_SOFTMAX:
+            raise EngineError(
+                f"{operator.outputs[0]}: Softmax over {depth[0]:,} codes, and TFLite Micro stops where exponentials"
+                f" sum to {LONGEST_SOFTMAX + 1}: leave the Softmax out, the largest code stays the largest"
+            )
+
+
+LONGEST_SOFTMAX = 511
 
 
 def _net(program: Program) -> Net:

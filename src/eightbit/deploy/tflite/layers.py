@@ -121,8 +121,18 @@ def pool(op: p.MaxPool | p.AveragePool, b: Builder) -> None:
         image, padding = _padded(op.name, b, x, windows, fill, counts=average)
     options = _strides(windows) | {"padding": padding}
     options |= {"filterHeight": windows.kernel[0], "filterWidth": windows.kernel[1]}
-    kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
-    _on_images(b, kind, (image,), y, (windows.batch, *windows.out_size, x.shape[1]), options)
+    kind, shape = (
+        "AVERAGE_POOL_2D" if average else "MAX_POOL_2D",
+        (windows.batch, *windows.out_size, x.shape[1]),
+    )
+    if b.info(op.inputs[0]).params == b.info(op.outputs[0]).params:
+        _on_images(b, kind, (image,), y, shape, options)
+        return
+    mean = View(
+        b.of(f"{op.name}.mean", y.laid, b.info(op.inputs[0])), y.shape, y.order
+    )  # codes of the input's scale
+    _on_images(b, kind, (image,), mean, shape, options)
+    b.add("QUANTIZE", (mean.buffer,), y.buffer)
 
 
 def mean(op: p.GlobalAveragePool, b: Builder) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from eightbit.deploy.layout.views import View
 from eightbit.deploy.tflite.build import Builder
-from eightbit.deploy.tflite.tables import through
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
 
@@ -26,7 +25,9 @@ def concat(op: p.Concat, b: Builder) -> None:
     for i, (name, table) in enumerate(zip(op.inputs, op.tables, strict=True)):
         part = b.laid(b.read(name, order))
         if table is not None:
-            part = through(b, f"{op.name}.{i}", part, table, (b.info(name), target))
+            made = b.of(f"{op.name}.{i}", b.tensors[part].shape, target)
+            b.add("QUANTIZE", (part,), made)
+            part = made
         parts.append(part)
     while len(parts) > MOST_PARTS:
         some = parts[:MOST_PARTS]

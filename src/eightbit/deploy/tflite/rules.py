@@ -13,6 +13,7 @@ from eightbit.deploy.tflite.layers import conv, gemm, matmul, mean, pool, raised
 from eightbit.deploy.tflite.movement import concat, pad, slice_
 from eightbit.deploy.tflite.tables import lookup
 from eightbit.integer import program as p
+from eightbit.integer.engine.softmax import FIXED_SCALE, check_depth
 
 
 def quantize(op: p.Quantize, b: Builder) -> None:
@@ -36,13 +37,20 @@ def binary(op: p.Add | p.Mul, b: Builder) -> None:
 
 
 def softmax(op: p.Softmax, b: Builder) -> None:
-    """Softmax over the last axis in memory."""
+    """Softmax over the last axis in memory, in codes of its own; then QUANTIZE, where the output has others."""
     rank = len(b.shapes[op.inputs[0]])
     axis = op.axis % rank
     order = b.views[op.inputs[0]].order
     x = b.read(op.inputs[0], (*(a for a in order if a != axis), axis))
     y = b.make(op.outputs[0], x.order)
-    b.add("SOFTMAX", (b.laid(x),), y.buffer, beta=1.0)
+    check_depth(op.name, x.shape[axis])
+    own = p.TensorInfo(FIXED_SCALE, -128)
+    target = (
+        y.buffer if b.info(op.outputs[0]).params == own.params else b.of(f"{op.name}.shares", y.laid, own)
+    )
+    b.add("SOFTMAX", (b.laid(x),), target, beta=1.0)
+    if target != y.buffer:
+        b.add("QUANTIZE", (target,), y.buffer)
 
 
 def same_codes(op: p.Op, b: Builder) -> None:

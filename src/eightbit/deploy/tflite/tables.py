@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from eightbit.arith.affine import INT8
-from eightbit.arith.fixedpoint import quantize_multiplier, requantize_c
+from eightbit.arith.fixedpoint import Arithmetic, quantize_multiplier, requantize_c
 from eightbit.deploy.tflite.build import Builder
 from eightbit.integer import program as p
+from eightbit.integer.engine.elementwise import table_of
+from eightbit.integer.engine.requantize import requantize_codes
 from eightbit.integer.program import Codes, TensorInfo
 
 Infos = tuple[TensorInfo, TensorInfo]
@@ -21,19 +23,13 @@ def lookup(op: p.Lookup, b: Builder) -> None:
     """Each code through a table."""
     x = b.read(op.inputs[0])
     y = b.make(op.outputs[0], x.order)
-    _write(b, op.name, (b.laid(x), y.buffer), op.table, (b.info(op.inputs[0]), b.info(op.outputs[0])))
-
-
-def through(b: Builder, name: str, x: str, table: Codes, infos: Infos) -> str:
-    """The tensor `x` sent through a table, in a tensor that the program knows nothing of."""
-    y = b.of(f"{name}.requantized", b.tensors[x].shape, infos[1])
-    _write(b, name, (x, y), table, infos)
-    return y
+    table = table_of(op, b.program, Arithmetic.TFLITE)
+    _write(b, op.name, (b.laid(x), y.buffer), table, (b.info(op.inputs[0]), b.info(op.outputs[0])))
 
 
 def _write(b: Builder, name: str, ends: tuple[str, str], table: Codes, infos: Infos) -> None:
     x, y = ends
-    if np.array_equal(table, requantized(*infos)):
+    if np.array_equal(table, requantize_codes(p.all_codes(INT8), *infos, Arithmetic.TFLITE)):
         b.add("QUANTIZE", (x,), y)
         return
     if np.array_equal(table, rectified(*infos)):
@@ -60,12 +56,6 @@ def _write(b: Builder, name: str, ends: tuple[str, str], table: Codes, infos: In
 
 def _scalar(b: Builder, code: int, like: str) -> str:
     return b.constant(np.array([code], np.int8), b.tensors[like].quantization)
-
-
-def requantized(x: TensorInfo, y: TensorInfo) -> Codes:
-    """The table of QUANTIZE from codes to codes (reference/requantize.h): family C with the multiplier s_x / s_y."""
-    by = quantize_multiplier(np.float64(x.scale) / np.float64(y.scale))
-    return requantize_c(p.all_codes(INT8).astype(np.int32) - x.zero_point, *by, y.zero_point, INT8)
 
 
 def rectified(x: TensorInfo, y: TensorInfo) -> Codes:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import INT8, INT32, UINT8, IntType, dequantize, quantize
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic, quantize_multiplier, requantize_b
 from eightbit.arith.fma import fma32
-from eightbit.integer.engine.requantize import fixed_multiplier
+from eightbit.integer.engine.requantize import fixed_multiplier, requantize_table
 from eightbit.integer.program import (
+    REQUANTIZE,
     Add,
     Codes,
     Dequantize,
@@ -52,7 +53,18 @@ def dequantize_output(
 
 def lookup(op: Lookup, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
     """A function that sends each code through the table of `op`."""
-    return lambda q: through_table(op.table, q)
+    table = table_of(op, program, arithmetic)
+    return lambda q: through_table(table, q)
+
+
+def table_of(op: Lookup, program: Program, arithmetic: Arithmetic) -> Codes:
+    """The table of `op`; where it takes codes of one scale to another, in the arithmetic's own rounding."""
+    if op.kind != REQUANTIZE:
+        return op.table
+    x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
+    found = requantize_table(op.table, (x, y), arithmetic)
+    assert found is not None
+    return found
 
 
 def through_table(table: Codes, codes: Codes) -> Codes:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.integer.engine.elementwise import through_table
+from eightbit.integer.engine.requantize import requantize_table
 from eightbit.integer.program import (
     Codes,
     Concat,
@@ -101,9 +102,19 @@ def pad(op: Pad, program: Program, arithmetic: Arithmetic) -> Move:
 
 def concat(op: Concat, program: Program, arithmetic: Arithmetic) -> Callable[..., Codes]:
     """ONNX Concat; inputs of another scale go through a table (ONNX Runtime's QLinearConcat does the same)."""
+    tables = concat_tables(op, program, arithmetic)
 
     def apply(*parts: Codes) -> Codes:
-        same = [q if t is None else through_table(t, q) for q, t in zip(parts, op.tables, strict=True)]
+        same = [q if t is None else through_table(t, q) for q, t in zip(parts, tables, strict=True)]
         return np.concatenate(same, axis=op.axis)
 
     return apply
+
+
+def concat_tables(op: Concat, program: Program, arithmetic: Arithmetic) -> tuple[Codes | None, ...]:
+    """The tables of `op`, in the arithmetic's own rounding."""
+    y = program.tensors[op.outputs[0]]
+    return tuple(
+        requantize_table(table, (program.tensors[name], y), arithmetic)
+        for name, table in zip(op.inputs, op.tables, strict=True)
+    )

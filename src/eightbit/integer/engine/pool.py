@@ -19,7 +19,7 @@ from eightbit.arith.fixedpoint import (
 from eightbit.arith.windows import by_axis, reached_pads, window_count
 from eightbit.errors import EngineError
 from eightbit.integer.engine.elementwise import UINT8_SHIFT
-from eightbit.integer.engine.requantize import fixed_multiplier
+from eightbit.integer.engine.requantize import fixed_multiplier, requantize_codes
 from eightbit.integer.engine.windows import pad_spatial, windows
 from eightbit.integer.program import (
     AveragePool,
@@ -51,14 +51,12 @@ def max_pool(op: MaxPool, program: Program, arithmetic: Arithmetic) -> Callable[
 
 
 def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> Callable[[Codes], Codes]:
-    """A function from codes to the rounded mean of each window, in the arithmetic asked for."""
+    """A function from codes to the rounded mean of each window, in the arithmetic asked for.
+
+    TFLite's AVERAGE_POOL_2D gives codes of its input's scale; where the output has another, they are requantized.
+    """
     x, y = program.tensors[op.inputs[0]], program.tensors[op.outputs[0]]
     kernel, strides, pads, dilations = _geometry(op)
-    if arithmetic is not Arithmetic.ONNX and (x.scale != y.scale or x.zero_point != y.zero_point):
-        raise EngineError(
-            f"{op.name}: {arithmetic.name} averages on codes and needs one scale in and out; found"
-            f" {x.scale}, {y.scale}. Run it in ONNX arithmetic, or quantize with shared parameters"
-        )
     whole = global_mean(x, y, arithmetic)
 
     def apply(codes: Codes) -> Codes:
@@ -82,6 +80,8 @@ def average_pool(op: AveragePool, program: Program, arithmetic: Arithmetic) -> C
             total = sum(_taps(windows(padded, kernel, strides, dilations), kernel, size))
             half = np.where(total > 0, count // 2, -(np.asarray(count) // 2))
             out = np.trunc((total + half) / count).astype(np.int8)  # C's integer division; exact in float64
+            if x.params != y.params:
+                out = requantize_codes(out, x, y, arithmetic)
         return out[:, :, 0] if codes.ndim == 3 else out
 
     return apply

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic, quantize_multiplier, requantize_a
-from eightbit.integer.program import Codes, TensorInfo
+from eightbit.integer.program import Codes, TensorInfo, all_codes
 
 BLOCK = 1 << 16  # elements worked on at a time, so that the passes stay in the level-2 cache
 
@@ -46,6 +46,29 @@ def fixed_multiplier(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Multiplier and shift of families C and D, from `s_x s_w / s_y` in double; in the shape of `s_w`."""
     return quantize_multiplier(np.float64(s_x) * np.asarray(s_w, np.float64) / np.float64(s_y))
+
+
+def requantize_codes(
+    codes: Codes, x: TensorInfo, y: TensorInfo, arithmetic: Arithmetic
+) -> NDArray[np.integer]:
+    """Codes of `x` as codes of `y` in families C and D, by the multiplier s_x / s_y (TFLite's reference/requantize.h).
+
+    Codes whose scale and zero point are those of `y` stay as they are.
+    """
+    by = fixed_multiplier(x.scale, np.float32(1), y.scale)
+    return FIXED_POINT[arithmetic](codes.astype(np.int32) - x.zero_point, *by, y.zero_point, INT8)
+
+
+def requantize_table(
+    table: Codes | None, infos: tuple[TensorInfo, TensorInfo], arithmetic: Arithmetic
+) -> Codes | None:
+    """What takes codes of one scale to another: `table`, which rounds in float, in ONNX arithmetic; else the family's.
+
+    None, where the two scales are one, stays None.
+    """
+    if table is None or arithmetic is Arithmetic.ONNX:
+        return table
+    return requantize_codes(all_codes(INT8), *infos, arithmetic)
 
 
 def to_float(
