@@ -15,6 +15,7 @@ import numpy as np
 
 import eightbit as eb
 from benchmarks.accuracy import Images, in_batches
+from benchmarks.distillation import distilled
 from benchmarks.figure import Figure
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import zoo
@@ -61,6 +62,7 @@ def figures() -> Iterator[Figure]:
         yield from trained(row)
     for network, bound in REFINED.items():
         yield from refined(network, bound)
+    yield from distilled()
 
 
 def trained(row: Row) -> Iterator[Figure]:

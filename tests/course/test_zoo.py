@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from eightbit.course.zoo.learned import LEARNED
 from eightbit.errors import LoadError
 
 torch = pytest.importorskip("torch")
+from eightbit.course.zoo.score import accuracy  # noqa: E402
+from eightbit.course.zoo.students import LESSONS, SEEDS  # noqa: E402
 
 
 def parameters(name):
@@ -71,7 +74,55 @@ def test_an_int8_model_is_trained_from_its_entry(monkeypatch: pytest.MonkeyPatch
     seen: list[int] = []
     q = entry.train(say=lambda _, step: seen.append(step))
     assert seen == list(range(1, 17))
-    assert entry.accuracy(q) > 0.8
+    assert accuracy(q, ENTRIES[entry.start], data.test) > 0.8
+
+
+def test_students_come_in_pairs_and_the_teachers_doubts_taught_the_better_one():
+    """The first pictures of the test set; the lessons are ten points apart, 2,000 pictures leave 0.9."""
+    test, entry = fashion_mnist().test, ENTRIES["resnet8_narrow"]
+    part = type(test)(test.images[:2000], test.labels[:2000])
+    assert parameters("resnet8_narrow") == 5_118
+    taught = {name: zoo.load_students(name) for name in LESSONS}
+    assert all(len(students) == SEEDS for students in taught.values())
+    few, doubts = (accuracy(taught[name][0], entry, part) for name in ("few", "doubts"))
+    assert doubts > 0.85 > few
+    first = zoo.load("resnet8_narrow").state_dict()
+    assert all(torch.equal(first[n], t) for n, t in taught["doubts"][0].state_dict().items())
+    with pytest.raises(
+        LoadError, match="no lesson is called 'none'; choose one of few, labels, choices, doubts"
+    ):
+        zoo.load_students("none")
+
+
+@pytest.mark.slow
+def test_a_student_is_taught_what_its_lesson_says_and_all_are_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """On 600 pictures. Each lesson leaves another network, and what is saved is what comes back."""
+    from eightbit.course.zoo import students
+
+    data = fashion_mnist()
+    small = replace(data, train=type(data.train)(data.train.images[:600], data.train.labels[:600]))
+    monkeypatch.setattr(students.datasets, "fashion_mnist", lambda: small)
+    lessons = {name: replace(one, labelled=min(one.labelled, 300)) for name, one in LESSONS.items()}
+    monkeypatch.setattr(students, "LESSONS", lessons)
+    monkeypatch.setattr(students, "SEEDS", 2)
+    monkeypatch.setattr(type(ENTRIES["resnet8"]), "checkpoint", tmp_path / "students.safetensors")
+    told = np.random.default_rng(0).normal(0, 3, (600, 10)).astype(np.float32)
+    monkeypatch.setattr(students, "teachers_answers", lambda: told)
+    seen: set[str] = set()
+    score = students.train_and_save(tmp_path / "students.safetensors", lambda text, _: seen.add(text))
+    assert seen == {f"{name}, beginning {i}, train" for name in lessons for i in (1, 2)}
+    assert 0 <= score < 0.5  # the answers above are noise
+    firsts = [
+        students.load_students(name)[0](zoo.example("resnet8_narrow"))
+        for name in ("few", "choices", "doubts")
+    ]
+    assert not any(torch.equal(a, b) for a, b in pairwise(firsts))
+    again = students.teach(lessons["doubts"], 1, told)(zoo.example("resnet8_narrow"))
+    # float16 keeps eleven bits of each of the layers' parameters
+    loaded = students.load_students("doubts")[1](zoo.example("resnet8_narrow"))
+    torch.testing.assert_close(loaded, again, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet", "resnet50"])
@@ -112,7 +163,9 @@ def test_lite_preprocessing_is_exact():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(LoadError, match="no model is called 'resnet9'; choose one of resnet8, mobilenet"):
+    with pytest.raises(
+        LoadError, match="no model is called 'resnet9'; choose one of resnet8, resnet8_narrow, mobilenet"
+    ):
         zoo.load("resnet9")
 
 
@@ -131,9 +184,10 @@ def test_the_command_trains_only_what_it_can():
     refused = run("train", "efficientnet_lite0")
     assert refused.returncode == 2
     assert "is not trained here; choose one of resnet8, mobilenet" in refused.stderr
-    refused = run("train", "resnet8_w2a8", "--epochs", "2", "--seed", "1")
-    assert refused.returncode == 2
-    assert "resnet8_w2a8 has a schedule of its own; leave out --epochs, --seed" in refused.stderr
+    for own in ("resnet8_w2a8", "resnet8_narrow"):
+        refused = run("train", own, "--epochs", "2", "--seed", "1")
+        assert refused.returncode == 2
+        assert f"{own} has a schedule of its own; leave out --epochs, --seed" in refused.stderr
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from eightbit.model import QuantizedModel
 
-__all__ = ["example", "load", "load_int8", "load_keras", "names", "preprocess_for"]
+__all__ = ["example", "load", "load_int8", "load_keras", "load_students", "names", "preprocess_for"]
 
 
 def names() -> tuple[str, ...]:
@@ -40,6 +40,21 @@ def load_int8(name: str) -> QuantizedModel:
         LoadError: no such model, or no checkpoint of it.
     """
     return find_learned(name).load()
+
+
+def load_students(lesson: str) -> tuple[nn.Module, ...]:
+    """The narrow students of the ResNet-8 that were taught by `lesson`, one of each beginning, in eval mode.
+
+    Lessons are "few", "labels", "choices" and "doubts" (`zoo.students.LESSONS`).
+
+    Raises:
+        LoadError: no such lesson, or no checkpoint.
+        MissingExtra: torch is not installed.
+    """
+    require_torch()
+    from eightbit.course.zoo.students import load_students as load_all
+
+    return load_all(lesson)
 
 
 def load_keras(name: str) -> Any:

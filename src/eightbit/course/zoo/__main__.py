@@ -9,8 +9,11 @@ import click
 from click.core import ParameterSource
 
 from eightbit.course.zoo.catalog import ENTRIES, find, require_torch
-from eightbit.course.zoo.learned import LEARNED, Learned
+from eightbit.course.zoo.learned import LEARNED
 from eightbit.errors import EightbitError
+
+OWN = ("resnet8_narrow", *LEARNED)
+"""Models with a schedule of their own."""
 
 
 @click.group()
@@ -52,14 +55,14 @@ def train(
 ) -> None:
     """Train NAME on Fashion-MNIST; print its accuracy on the 10,000 test images.
 
-    An int8 model starts from its float model and has a schedule of its own: only --output is for it.
+    Int8 models and students start from a float model and have a schedule of their own: only --output is for them.
     """
-    if name in LEARNED:
-        _train_int8(context, LEARNED[name], output)
+    if name in OWN:
+        _train_own(context, name, output)
         return
     entry = find(name)
     if not entry.trainable:
-        trainable = ", ".join([*(e.name for e in ENTRIES.values() if e.trainable), *LEARNED])
+        trainable = ", ".join([*(e.name for e in ENTRIES.values() if e.trainable), *OWN])
         raise click.UsageError(f"{name} is not trained here; choose one of {trainable}")
     require_torch()
     from eightbit.course.zoo.train import Schedule, train_and_save
@@ -71,17 +74,22 @@ def train(
     click.echo(f"{name}: {score:.2%} of the test images right; wrote {path}")
 
 
-def _train_int8(context: click.Context, entry: Learned, output: Path | None) -> None:
+def _train_own(context: click.Context, name: str, output: Path | None) -> None:
+    """Train a model that has a schedule of its own."""
     given = [p for p in context.params if p != "name" and p != "output"]
     given = [p for p in given if context.get_parameter_source(p) is not ParameterSource.DEFAULT]
     if given:
-        raise click.UsageError(f"{entry.name} has a schedule of its own; leave out --{', --'.join(given)}")
+        raise click.UsageError(f"{name} has a schedule of its own; leave out --{', --'.join(given)}")
+    require_torch()
+    from eightbit.course.zoo import students
+
+    entry = LEARNED[name] if name in LEARNED else find(name)
+    train = LEARNED[name].train_and_save if name in LEARNED else students.train_and_save
     path = output or entry.checkpoint
-    q = entry.train(
-        say=lambda text, step: click.echo(f"{text}, step {step}", err=True) if step % 50 == 0 else None
+    score = train(
+        path, lambda text, step: click.echo(f"{text}, step {step}", err=True) if step % 50 == 0 else None
     )
-    q.save(path)
-    click.echo(f"{entry.name}: {entry.accuracy(q):.2%} of the test images right; wrote {path}")
+    click.echo(f"{name}: {score:.2%} of the test images right; wrote {path}")
 
 
 if __name__ == "__main__":

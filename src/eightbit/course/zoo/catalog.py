@@ -117,6 +117,13 @@ ENTRIES: dict[str, Entry] = {
             trainable=True,
         ),
         Entry(
+            "resnet8_narrow",
+            "ResNet-8 with a quarter of the channels at half the resolution, a student of the resnet8",
+            "students",
+            (1, 28, 28),
+            preprocess.fashion_mnist,
+        ),
+        Entry(
             "mobilenet",
             "small MobileNetV2, trained on Fashion-MNIST",
             "mobilenet",

@@ -73,13 +73,13 @@ class Learned:
         fit(module, data, training, teacher=teacher, checkpoint=resume, progress=say)
         return quantize(module)
 
-    def accuracy(self, q: QuantizedModel) -> float:
-        """Share of the 10,000 test images that `q`'s first choice names rightly, 0 to 1."""
-        entry, test, right = find(self.start), datasets.fashion_mnist().test, 0
-        for start in range(0, len(test), 500):
-            logits = q(entry.preprocess(test.images[start : start + 500]))
-            right += int((logits.argmax(1) == test.labels[start : start + 500]).sum())
-        return right / len(test)
+    def train_and_save(self, path: Path, say: Callable[[str, int], None]) -> float:
+        """Train, write the model to `path`, and return the share of the 10,000 test images that it names rightly."""
+        from eightbit.course.zoo.score import accuracy
+
+        q = self.train(say=say)
+        q.save(path)
+        return accuracy(q, find(self.start), datasets.fashion_mnist().test)
 
 
 LEARNED: dict[str, Learned] = {

@@ -31,16 +31,18 @@ class Stack(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """The whole network; `channels` is 1 for grey pictures, 3 for colour."""
+    """The whole network: `channels` is 1 for grey pictures, 3 for colour; `width` channels and `stride` of the stem."""
 
-    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+    def __init__(self, channels: int = 1, classes: int = 10, *, width: int = 16, stride: int = 1) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+            nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
-        self.stacks = nn.Sequential(Stack(16, 16, 1), Stack(16, 32, 2), Stack(32, 64, 2))
+        self.stacks = nn.Sequential(
+            Stack(width, width, 1), Stack(width, 2 * width, 2), Stack(2 * width, 4 * width, 2)
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(64, classes)
+        self.classifier = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> logits (N, classes)."""

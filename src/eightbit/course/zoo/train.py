@@ -22,6 +22,7 @@ from eightbit.course import datasets
 from eightbit.course.datasets import Split
 from eightbit.course.zoo.catalog import Entry
 from eightbit.course.zoo.checkpoint import save_checkpoint
+from eightbit.course.zoo.score import accuracy
 
 SHIFT = 2  # pixels, each way
 REPORT = 50  # steps
@@ -94,16 +95,6 @@ def _say(epoch: int, schedule: Schedule, part: str, losses: list[float]) -> None
         file=sys.stderr,
         flush=True,
     )
-
-
-def accuracy(model: nn.Module, entry: Entry, split: Split) -> float:
-    """Share of `split` that the model's first choice names rightly, 0 to 1."""
-    right = 0
-    with torch.inference_mode():
-        for start in range(0, len(split), 500):
-            logits = model(torch.from_numpy(entry.preprocess(split.images[start : start + 500])))
-            right += int((logits.argmax(1).numpy() == split.labels[start : start + 500]).sum())
-    return right / len(split)
 
 
 def train_and_save(entry: Entry, schedule: Schedule, path: Path, *, resume: bool = False) -> float:
