@@ -71,6 +71,9 @@ BEFORE_A_CONV: dict[str, Callable[[], Any]] = {
     "RandomContrast": lambda: layers.RandomContrast(0.3),
     "RandomBrightness": lambda: layers.RandomBrightness(0.3),
     "RandomCrop": lambda: layers.RandomCrop(6, 6),
+    "RandomHue": lambda: layers.RandomHue(0.2),
+    "RandomSaturation": lambda: layers.RandomSaturation(0.2),
+    "RandomErasing": lambda: layers.RandomErasing(),
     "GaussianNoise": lambda: layers.GaussianNoise(0.3),
     "grouped convolution": lambda: layers.Conv2D(6, 3, groups=3),
     "separable convolution": lambda: layers.SeparableConv2D(6, 3, activation="gelu"),
@@ -116,6 +119,24 @@ class NamedAlike(layers.Layer):
 def test_operations_that_are_called_what_is_made_up(tmp_path: Path) -> None:
     net = keras.Sequential([keras.Input((4,)), NamedAlike(), layers.Dense(3)])
     road(net, [np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)], tmp_path)
+
+
+@pytest.mark.parametrize("function", ["log1p", "expm1", "erf"])
+def test_functions_around_one(function: str, tmp_path: Path) -> None:
+    a = keras.Input((4,))
+    net = keras.Model(a, layers.Dense(3)(getattr(keras.ops, function)(keras.ops.abs(layers.Dense(6)(a)))))
+    road(net, [np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)], tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["IntegerLookup", "StringLookup", "TextVectorization"])
+def test_tables_are_refused_by_the_name_of_their_layer(layer: str) -> None:
+    words = [3, 5] if layer == "IntegerLookup" else ["a", "b"]
+    a = keras.Input((1,), dtype="int64" if layer == "IntegerLookup" else "string")
+    looked = getattr(layers, layer)(vocabulary=words, name="look")(a)
+    net = keras.Model(a, layers.Embedding(4, 3)(looked), name="net")
+    assert refused(lambda: eb.load(net), eb.LoadError).startswith(
+        "layer 'look' of net looks up words or numbers in a table, which has no form in ONNX; load the model from "
+    )
 
 
 class Subclassed(keras.Model):

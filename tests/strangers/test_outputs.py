@@ -213,6 +213,26 @@ def test_sequences_run_between_layers(name: str, tmp_path: Path) -> None:
     walk(SEQUENCES[name], data[:3], data[3:], tmp_path, floor=27)
 
 
+def test_a_sequence_that_a_loop_grows(tmp_path: Path) -> None:
+    """As PyTorch writes an EmbeddingBag: nothing says the types inside."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 18]>
+        g (float[N,6] x) => (float[M,6] y) <int64 n = {3}, bool go = {1}, int64 start = {0}> {
+            a = Add(x, x)
+            e = SequenceEmpty()
+            i, s = Loop(n, go, start, e) <body = b (int64 k, bool c, int64 j, t) => (bool d, int64 l, u) {
+                d = Identity(c)
+                l = Add(j, k)
+                f = Cast<to = 1>(j)
+                r = Mul(a, f)
+                u = SequenceInsert(t, r)
+            }>
+            y = ConcatFromSequence<axis = 0>(s)
+        }"""
+    data = [{"x": normal(np.random.default_rng(3), 8, 6)} for _ in range(4)]
+    walk(onnx.parser.parse_model(text), data, data[:1], tmp_path, floor=20)
+
+
 def test_a_sequence_as_the_only_output_is_compared_part_by_part(tmp_path: Path) -> None:
     source = parts(node("SplitToSequence", "a", "s", axis=1), node("SequenceAt", "s i", "c"), width=1)
     del source.graph.output[:]

@@ -213,6 +213,11 @@ class Counting(nn.Module):
         return x * 2, 3
 
 
+class Distances(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.cdist(x, torch.ones(5, 8))
+
+
 def traced() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch calls it old
@@ -223,7 +228,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a branch on data": (Branching, "(at `return x * 2 if x.sum() > 0 else x`, line "),
     "no form in ONNX": (
         Decomposing,
-        "PyTorch could not export Decomposing: No ONNX function found for <OpOverload(op='aten._linalg_svd'",
+        "PyTorch could not export Decomposing: it computes aten._linalg_svd, which has no form in ONNX; leave it out,",
+    ),
+    "no form in ONNX, in a layer": (
+        lambda: nn.Sequential(nn.Linear(12, 8), nn.ModuleDict({"d": Distances()})["d"]),
+        "PyTorch could not export Sequential: its layer '1' computes aten._cdist_forward, which has no form in ONNX;",
     ),
     "a number as output": (
         Counting,

@@ -58,6 +58,31 @@ def test_an_input_that_can_hold_no_element_has_no_range() -> None:
     assert refused(lambda: eb.quantize(model, np.zeros((2, 0), np.float32)), eb.CalibrationError) == said
 
 
+def test_a_constant_without_an_element_adds_nothing_to_a_concat(tmp_path: Path) -> None:
+    """ONNX Runtime lets its other axes differ."""
+    rng = np.random.default_rng(4)
+    constants = {"w": weight(rng, 4, 3), "e": np.zeros((1, 0), np.float32)}
+    nodes = [node("Gemm", "x w", "a"), node("Concat", "a e a", "y", axis=1)]
+    data = [{"x": normal(rng, 16, 4)} for _ in range(4)]
+    walk(graph(nodes, {"x": ["N", 4]}, {"y": ["N", 6]}, constants), data, data[:1], tmp_path, floor=20)
+
+
+def test_a_batchnorm_in_training_mode_behind_a_layer_is_refused() -> None:
+    """ONNX Runtime computes another function of it, optimized, than of the file as it is."""
+    ones = dict.fromkeys("gbmv", np.ones(4, np.float32))
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("BatchNormalization", "a g b m v", "y mean variance", training_mode=1),
+    ]
+    constants = {"w": weight(np.random.default_rng(5), 4, 3, 1, 1), **ones}
+    model = graph(nodes, {"x": ["N", 3, 4, 4]}, {"y": ["N", 4, 4, 4]}, constants)
+    assert refused(lambda: eb.load(model), eb.LoadError) == (
+        "node 'y_batchnormalization' (BatchNormalization): it is in training mode, where it takes the mean of the "
+        "batch at hand, and ONNX Runtime folds it into the Conv before it as if it were not; put the model in eval "
+        "mode; export or quantize the model again"
+    )
+
+
 def test_a_file_of_ml_operators_alone_loads() -> None:
     """It imports no version of the standard operators, and has none."""
     binarize = helper.make_node("Binarizer", ["x"], ["y"], domain="ai.onnx.ml", threshold=0.5)

@@ -69,8 +69,26 @@ def squeeze_to_reshape(model: ir.Model) -> int:
 
 
 def drop_no_ops(model: ir.Model) -> int:
-    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad, Sum that change nothing; returns how many."""
-    return sum(bypass(node, source) for node in list(model.graph) if (source := _passes_on(node)) is not None)
+    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad, Sum that change nothing; returns how many.
+
+    And, of a Concat, constants without an element.
+    """
+    nodes = list(model.graph)
+    dropped = sum(_drop_empty(node) for node in nodes if is_op(node, "Concat"))
+    return dropped + sum(bypass(node, source) for node in nodes if (source := _passes_on(node)) is not None)
+
+
+def _drop_empty(concat: ir.Node) -> bool:
+    """Leave out the constants without an element, whose other axes ONNX Runtime lets differ."""
+    arrays = [constant(value) for value in concat.inputs]
+    kept = [i for i, array in enumerate(arrays) if array is None or array.size]
+    if not kept or len(kept) == len(arrays):
+        return False
+    inputs = [concat.inputs[i] for i in kept]
+    concat.resize_inputs(len(kept))
+    for index, value in enumerate(inputs):
+        concat.replace_input_with(index, value)
+    return True
 
 
 def _passes_on(node: ir.Node) -> ir.Value | None:

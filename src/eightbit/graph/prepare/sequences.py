@@ -5,6 +5,8 @@ onnx-ir's pass gives a value the element type and the shape that ONNX inferred, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 
@@ -12,16 +14,37 @@ from eightbit.graph.model import attribute, input_at, is_op
 
 
 def restore_types(model: ir.Model) -> int:
-    """Set the types of values that are no tensors, in place; returns how many were taken for one."""
-    count = 0
+    """Set the types of values that are no tensors, in place; returns how many were taken for one.
+
+    Types go from an inner graph out and from an outer one in, so that it takes a sweep for each level.
+    """
+    total, sweeps = 0, 1 + sum(1 for _ in model.graphs())
+    for _ in range(sweeps):
+        count = sum(_set(value, kind) for value, kind in _told(model))
+        total += count
+        if not count:
+            break
+    return total
+
+
+def _set(value: ir.Value, kind: ir.TypeProtocol | None) -> bool:
+    if kind is None or value.type == kind:
+        return False
+    value.type, value.shape = kind, None
+    return True
+
+
+def _told(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TypeProtocol | None]]:
+    """Values, and the types that nodes give them."""
+    opset = model.opset_imports.get("", 1)
     for graph in model.graphs():
         for node in graph:
-            for index, value in enumerate(node.outputs):
-                kind = _kind(node, index, model.opset_imports.get("", 1))
-                if kind is not None and value.type != kind:
-                    value.type, value.shape = kind, None
-                    count += 1
-    return count
+            yield from ((value, _kind(node, index, opset)) for index, value in enumerate(node.outputs))
+            if is_op(node, "Loop"):
+                inside = attribute(node, "body").inputs[2:]  # after the count and the condition
+                for value, begins in zip(inside, node.inputs[2:], strict=True):
+                    known = None if begins is None else begins.type
+                    yield value, (None if isinstance(known, ir.TensorType) else known)
 
 
 def _kind(node: ir.Node, index: int, opset: int) -> ir.TypeProtocol | None:

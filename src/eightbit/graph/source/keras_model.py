@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from eightbit.graph.source.reason import reason
 
 COMPILED = ("_XlaMustCompile", "_noinline")
 """Attributes that keep a function from being written out where it is called."""
+TABLE = "LookupTable"
+"""What the types of TensorFlow's operations on tables begin with."""
 SIGNATURE = "serving_default"
 
 
@@ -78,7 +81,7 @@ def from_keras(model: Any, example: Any = None) -> ir.Model:
         return model(*[_packed(part, rest) for part in arguments], training=False)
 
     try:
-        with silence():
+        with silence(), _no_draws(keras):
             traced = tf.function(forward, autograph=False).get_concrete_function(*specs)
     except Exception as cause:
         raise LoadError(f"Keras could not export {model.name}: {reason(cause)}") from cause
@@ -138,13 +141,20 @@ def _packages() -> tuple[Any, Any]:
 
 def _converted(function: Any, inputs: list[str], name: str, layers: Iterable[str]) -> ir.Model:
     """The ONNX graph of a traced function whose inputs are to be called `inputs`."""
+    scope_of = naming.keras_scope(name, layers)
+    for op in function.graph.get_operations():
+        if op.type.startswith(TABLE):
+            layer = scope_of(ir.Node("", op.type, [], name=op.name)) or op.name
+            raise LoadError(
+                f"layer '{layer}' of {name} looks up words or numbers in a table, which has no form in ONNX; load the "
+                "model from behind it, and look them up before"
+            )
     try:
         with silence():
             proto = _to_onnx(function, inputs, name)
     except Exception as cause:
         raise LoadError(f"tf2onnx could not convert {name}: {reason(cause)}") from cause
     graph = ir.from_proto(proto)
-    scope_of = naming.keras_scope(name, layers)
     for part in graph.graphs():
         for node in part:
             if node.domain == "" and not onnx.defs.has(node.op_type):
@@ -187,7 +197,7 @@ def _to_onnx(function: Any, inputs: list[str], name: str) -> onnx.ModelProto:
                 input_names=given,
                 output_names=results,
                 tensors_to_rename=names,
-                custom_op_handlers={"Erfc": (_erfc, [])},
+                custom_op_handlers=HANDLERS,
             )
         try:
             proto: onnx.ModelProto = optimizer.optimize_graph(graph, careful).make_model(name)
@@ -196,6 +206,21 @@ def _to_onnx(function: Any, inputs: list[str], name: str) -> onnx.ModelProto:
             if careful:
                 raise
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _no_draws(keras: Any) -> Iterator[None]:
+    """While the block runs, generators of seeds keep their state.
+
+    Some augmentation layers draw lots for inference as well and drop them; what is left is a write to a variable.
+    """
+    generator = keras.random.SeedGenerator
+    draw = generator.next
+    generator.next = lambda self, ordered=True: self.state.value
+    try:
+        yield
+    finally:
+        generator.next = draw
 
 
 def _write_out_calls(definition: Any) -> None:
@@ -212,13 +237,40 @@ def _write_out_calls(definition: Any) -> None:
 def _erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
     """tf2onnx's handler of Erfc, which it leaves as it is: 1 - Erf(x). The exact GELU computes with it."""
     node.type = "Erf"
-    names = Names(each.name for each in ctx.get_nodes())  # outputs are named after their nodes
-    one = ctx.make_const(
-        names.fresh(f"{name}_one"), np.array(1, ir.DataType(ctx.get_dtype(node.input[0])).numpy())
-    )
+    one, names = _one(ctx, node, name)
     ctx.insert_new_node_on_output(
-        "Sub", node.output[0], inputs=[one.output[0], node.output[0]], name=names.fresh(f"{name}_sub")
+        "Sub", node.output[0], inputs=[one, node.output[0]], name=names.fresh(f"{name}_sub")
     )
+
+
+def _expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """The same of Expm1: Exp(x) - 1."""
+    node.type = "Exp"
+    one, names = _one(ctx, node, name)
+    ctx.insert_new_node_on_output(
+        "Sub", node.output[0], inputs=[node.output[0], one], name=names.fresh(f"{name}_sub")
+    )
+
+
+def _log1p(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """The same of Log1p: Log(x + 1)."""
+    node.type = "Log"
+    one, names = _one(ctx, node, name)
+    ctx.insert_new_node_on_input(node, "Add", [node.input[0], one], name=names.fresh(f"{name}_add"))
+
+
+def _one(ctx: Any, node: Any, name: str) -> tuple[str, Names]:
+    """A constant 1 of the type that `node` reads, and the names that are taken in its graph."""
+    names = Names(each.name for each in ctx.get_nodes())  # outputs are named after their nodes
+    one = np.array(1, ir.DataType(ctx.get_dtype(node.input[0])).numpy())
+    return ctx.make_const(names.fresh(f"{name}_one"), one).output[0], names
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (_erfc, []),
+    "Expm1": (_expm1, []),
+    "Log1p": (_log1p, []),
+}
 
 
 def _arguments(model: Any, example: Any, keras: Any) -> tuple[list[Any], list[str | None]]:

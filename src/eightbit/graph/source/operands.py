@@ -21,6 +21,8 @@ from eightbit.graph.model import attribute, constant, dims, input_at, ints, is_o
 Array = NDArray[np.generic]
 Faults = Iterator[str]
 """What is wrong with a node, a phrase each."""
+FOLDED = ("Conv", "MatMul", "Gemm")
+"""Layers that take up a BatchNormalization behind them in ONNX Runtime, whatever its mode."""
 
 
 def check_operands(model: ir.Model) -> None:
@@ -114,6 +116,12 @@ def _batchnorm(node: ir.Node) -> Faults:
     wanted = {(_channels(node),)} if _channels(node) is not None else set()
     if len(known | wanted) > 1 or any(len(shape) != 1 for shape in known):
         yield f"its parameters have shapes {', '.join(map(str, shapes))}; one number a channel is needed"
+    maker = None if node.inputs[0] is None else node.inputs[0].producer()
+    if attribute(node, "training_mode", 0) and maker is not None and is_op(maker, *FOLDED):
+        yield (
+            "it is in training mode, where it takes the mean of the batch at hand, and ONNX Runtime folds it into the "
+            f"{maker.op_type} before it as if it were not; put the model in eval mode"
+        )
 
 
 def _gemm(node: ir.Node) -> Faults:

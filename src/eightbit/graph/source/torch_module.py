@@ -24,6 +24,7 @@ from eightbit.data.specs import Place, set_places
 from eightbit.errors import LoadError, MissingExtra
 from eightbit.graph.notes import note
 from eightbit.graph.source import naming
+from eightbit.graph.source.formless import formless
 from eightbit.graph.source.quiet import silence
 from eightbit.graph.source.reason import reason
 
@@ -88,7 +89,8 @@ def from_torch(module: Any, example: Any) -> ir.Model:
                 model = call.exported(None)
                 note(model, "the module's code allows no free axis: the batch is that of the example")
         except Exception as cause:
-            raise LoadError(f"PyTorch could not export {type(module).__name__}: {reason(cause)}") from cause
+            said = formless(call.module, call.args, call.kwargs, reason(cause))
+            raise LoadError(f"PyTorch could not export {type(module).__name__}: {said}") from cause
     tensors = [place for place, value in leaves_at(example) if is_whole(value)]
     names = [str(value.name) for value in model.graph.inputs]
     if len(names) == len(tensors) and all(map(_is_named_after, names, tensors)):

@@ -82,7 +82,7 @@ def constant_ranges(model: ir.Model, placement: Placement, recipe: Recipe) -> di
             array = constant(value)
             if value is not None and array is not None:
                 choice = recipe.codes_of(str(node.name), node.op_type)  # as fine as what the node writes
-                lo, hi = float(array.min()), float(array.max())
+                lo, hi = float(array.min(initial=0)), float(array.max(initial=0))  # no element is a range
                 found[str(value.name)] = params_from_range(lo, hi, choice.itype, symmetric=choice.symmetric)
     return found
 
