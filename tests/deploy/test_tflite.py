@@ -101,7 +101,6 @@ REFUSALS = (
     "its windows have gaps",
     "multiplies matrices",
     "in the padding alone",
-    "TFLite Micro refuses",
     "stops where exponentials",
 )
 
@@ -201,6 +200,22 @@ def test_an_image_stays_as_it_lies(tflm: None) -> None:
     assert not off(program, Micro(program)).any()
     (port,) = net_of(program).inputs
     assert (port.shape, port.order) == ((1, 5, 6, 7), (0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m, x: m.op(p.Transpose, [x], m.tensors[x], (4, 5, 0, 1, 2, 3)),
+        lambda m, x: m.op(p.Slice, [x], m.tensors[x], ((2, 1, None, 2), (3, 2, None, -1))),
+        lambda m, x: m.op(p.Pad, [x], m.tensors[x], (0, 0, 1, 2, *(0,) * 7, 3), "constant", 5),
+        lambda m, x: m.op(p.Pad, [x], m.tensors[x], (0, 0, 0, 0, 1, *(0,) * 6, 1), "reflect", 0),
+    ],
+    ids=["transpose", "slice", "pad", "mirror"],
+)
+def test_more_axes_than_an_operator_takes(tflm: None, make: Callable[[Maker, str], str]) -> None:
+    """Neighbours that an operation leaves together are one axis."""
+    program = one(make, (1, 2, 3, 4, 2, 3))
+    assert not off(program, Micro(program)).any()
 
 
 def test_what_the_file_says(tmp_path: Path, litert: None) -> None:

@@ -7,7 +7,7 @@ another order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -95,8 +95,17 @@ class Builder:
                 name, shape, source.quantization, source.data.reshape(view.laid).transpose(perm)
             )
         made = self._tensor(name, shape, source.quantization)
-        self.add("TRANSPOSE", (self.laid(view), self.constant(np.array(perm, np.int32))), made)
+        groups = merged(perm, lambda before, after: after == before + 1)
+        places = sorted(range(len(groups)), key=lambda i: groups[i][0])  # of the groups in the input
+        lengths = [int(np.prod([view.laid[axis] for axis in group])) for group in groups]
+        x = self.of_shape(view, tuple(lengths[i] for i in places))
+        new = np.array([places.index(i) for i in range(len(groups))], np.int32)
+        self.add_as("TRANSPOSE", (x, self.constant(new)), made, tuple(lengths))
         return made
+
+    def of_shape(self, view: View, shape: Shape) -> str:
+        """The tensor of a view's codes as they lie, with another shape."""
+        return self.laid(View(view.buffer, shape, in_order(len(shape))))
 
     def laid(self, view: View) -> str:
         """The tensor that holds a view, in the view's own shape: reshaped if the tensor has another one."""
@@ -135,14 +144,18 @@ class Builder:
         """A tensor that the program knows nothing of, of codes that it would describe so."""
         return self._tensor(name, shape, info)
 
-    def pad(self, x: str, pads: NDArray[np.int32], value: int, target: str) -> None:
-        """An operator that puts `value` around a tensor, `pads` (rank, 2) many along each axis."""
-        found = self.tensors[x].quantization
-        if found is not None and value == found.zero_point:
-            self.add("PAD", (x, self.constant(pads)), target)
-            return
-        filled = self._tensor(f"{target}.value", (1,), found, np.array([value], np.int8))
-        self.add("PADV2", (x, self.constant(pads), filled), target)
+    def pad(self, x: str, pads: NDArray[np.int32], value: int | None, target: str) -> None:
+        """An operator that puts `value` around a tensor, `pads` (rank, 2) many along each axis; None mirrors."""
+        source = self.tensors[x]
+        shape = tuple(n + int(sum(pair)) for n, pair in zip(source.shape, pads, strict=True))
+        operands = [x, self.constant(pads)]
+        if value is None:
+            self.add_as("MIRROR_PAD", operands, target, shape, mode=0)  # REFLECT
+        elif source.quantization is not None and value == source.quantization.zero_point:
+            self.add_as("PAD", operands, target, shape)
+        else:
+            filled = self._tensor(f"{target}.value", (1,), source.quantization, np.array([value], np.int8))
+            self.add_as("PADV2", [*operands, filled], target, shape)
 
     def constant(
         self, data: NDArray[np.integer], quantization: Quantization | TensorInfo | None = None
@@ -166,6 +179,15 @@ class Builder:
     def add(self, kind: str, inputs: Sequence[str], output: str, **options: object) -> None:
         """One operator more."""
         self.operators.append(Operator(kind, tuple(inputs), (output,), options))
+
+    def add_as(self, kind: str, inputs: Sequence[str], output: str, shape: Shape, **options: object) -> None:
+        """One operator more, whose output has a `shape`; where that is not `output`'s, it is reshaped."""
+        if self.tensors[output].shape == shape:
+            self.add(kind, inputs, output, **options)
+            return
+        made = self.like(f"{output}.{kind.lower()}", shape, output)
+        self.add(kind, inputs, made, **options)
+        self.reshape(made, output)
 
     def net(self) -> Net:
         """The network, with every output in a tensor of its own and without operators that nobody reads."""
@@ -219,6 +241,23 @@ class Builder:
         chosen = dtype or (np.dtype(np.int8) if kept is None else kept.dtype)
         self.tensors[found] = Tensor(found, tuple(shape), chosen, quantization, kept)
         return found
+
+
+def merged(axes: Sequence[int], together: Callable[[int, int], bool]) -> list[list[int]]:
+    """Neighbours of `axes` in groups: an axis joins the one before it where `together` says so of the two.
+
+    Operators take four or five axes at the most.
+
+    >>> merged([2, 3, 0, 1], lambda before, after: after == before + 1)
+    [[2, 3], [0, 1]]
+    """
+    groups: list[list[int]] = []
+    for axis in axes:
+        if groups and together(groups[-1][-1], axis):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    return groups
 
 
 def _port(tensor: str, codes: str, view: View, info: TensorInfo) -> Port:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eightbit.deploy.layout.shapes import Shape
 from eightbit.deploy.layout.views import View, channels_last, in_order
 from eightbit.deploy.layout.windows import Windows
 from eightbit.deploy.tflite.build import Builder
@@ -34,29 +33,17 @@ def conv(op: p.Conv, b: Builder) -> None:
     channels, inputs = op.weight.shape[0], x.shape[1]
     kernel = np.moveaxis(op.weight, 1, -1).reshape(channels, *windows.kernel, op.weight.shape[1])
     image, padding = _padded(op.name, b, x, windows, b.info(op.inputs[0]).zero_point)
+    shape = (windows.batch, *windows.out_size, channels)
     options = _strides(windows) | {"padding": padding}
     options |= {"dilationHFactor": windows.dilations[0], "dilationWFactor": windows.dilations[1]}
     if op.group == inputs and op.group > 1:
         taps = np.moveaxis(kernel[..., 0], 0, -1)[np.newaxis]
         operands = _weights(op, b, taps, axis=3)
         options["depthMultiplier"] = channels // inputs
-        _on_images(
-            b,
-            "DEPTHWISE_CONV_2D",
-            (image, *operands),
-            y,
-            (windows.batch, *windows.out_size, channels),
-            options,
-        )
+        b.add_as("DEPTHWISE_CONV_2D", (image, *operands), y.buffer, shape, **options)
         return
-    _on_images(
-        b,
-        "CONV_2D",
-        (image, *_weights(op, b, kernel, axis=0)),
-        y,
-        (windows.batch, *windows.out_size, channels),
-        options,
-    )
+    operands = _weights(op, b, kernel, axis=0)
+    b.add_as("CONV_2D", (image, *operands), y.buffer, shape, **options)
 
 
 def gemm(op: p.Gemm, b: Builder) -> None:
@@ -126,13 +113,11 @@ def pool(op: p.MaxPool | p.AveragePool, b: Builder) -> None:
         (windows.batch, *windows.out_size, x.shape[1]),
     )
     if b.info(op.inputs[0]).params == b.info(op.outputs[0]).params:
-        _on_images(b, kind, (image,), y, shape, options)
+        b.add_as(kind, (image,), y.buffer, shape, **options)
         return
-    mean = View(
-        b.of(f"{op.name}.mean", y.laid, b.info(op.inputs[0])), y.shape, y.order
-    )  # codes of the input's scale
-    _on_images(b, kind, (image,), mean, shape, options)
-    b.add("QUANTIZE", (mean.buffer,), y.buffer)
+    made = b.of(f"{op.name}.mean", y.laid, b.info(op.inputs[0]))  # codes of the input's scale
+    b.add_as(kind, (image,), made, shape, **options)
+    b.add("QUANTIZE", (made,), y.buffer)
 
 
 def mean(op: p.GlobalAveragePool, b: Builder) -> None:
@@ -142,7 +127,7 @@ def mean(op: p.GlobalAveragePool, b: Builder) -> None:
     (batch, channels), space = x.shape[:2], x.shape[2:]
     flat = (batch, int(np.prod(space[:-1])), space[-1], channels)
     operands = b.laid(View(x.buffer, flat, in_order(4))), b.constant(np.array([1, 2], np.int32))
-    _on_images(b, "MEAN", operands, y, (batch, 1, 1, channels), {"keepDims": True})
+    b.add_as("MEAN", operands, y.buffer, (batch, 1, 1, channels), keepDims=True)
 
 
 def _strides(windows: Windows) -> dict[str, Any]:
@@ -198,15 +183,3 @@ def _as_image(x: View, windows: Windows) -> View:
     if len(x.shape) == 4:
         return x
     return View(x.buffer, (x.shape[0], x.shape[1], *windows.in_size), channels_last(4))
-
-
-def _on_images(
-    b: Builder, kind: str, operands: tuple[str, ...], y: View, shape: Shape, options: dict[str, Any]
-) -> None:
-    """An operator whose output is an image; where the network's own has other axes, it is reshaped."""
-    if y.laid == shape:
-        b.add(kind, operands, y.buffer, **options)
-        return
-    made = b.like(f"{y.buffer}.image", shape, y.buffer)
-    b.add(kind, operands, made, **options)
-    b.reshape(made, y.buffer)

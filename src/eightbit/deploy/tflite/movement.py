@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eightbit.deploy.layout.views import View
-from eightbit.deploy.tflite.build import Builder
+from eightbit.deploy.tflite.build import Builder, merged
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
 
@@ -69,20 +69,27 @@ def pad(op: p.Pad, b: Builder) -> None:
     if not ends.any():
         _strided(b, x, slices, y.buffer)
         return
-    source = b.laid(x)
+    source = x
     if kept.shape != x.shape:
-        source = b.like(f"{op.name}.cropped", kept.laid, x.buffer)
-        _strided(b, x, slices, source)
-    if op.mode == "constant":
-        b.pad(source, ends, op.value, y.buffer)
-    else:
-        b.add("MIRROR_PAD", (source, b.constant(ends)), y.buffer, mode=0)
+        source = View(b.like(f"{op.name}.cropped", kept.laid, x.buffer), kept.shape, kept.order)
+        _strided(b, x, slices, source.buffer)
+    groups = merged(range(rank), lambda before, after: not ends[[before, after]].any())
+    lengths = tuple(int(np.prod([kept.laid[place] for place in group])) for group in groups)
+    pads = ends[[group[0] for group in groups]]
+    b.pad(b.of_shape(source, lengths), pads, op.value if op.mode == "constant" else None, y.buffer)
 
 
 def _strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:
-    """STRIDED_SLICE; an end before the first code is said by the mask."""
-    bounds = [slices[axis].indices(x.shape[axis]) for axis in x.order]
-    begin, end, step = (np.array(column, np.int32) for column in zip(*bounds, strict=True))
+    """STRIDED_SLICE, whole axes that lie side by side as one; an end before the first code is said by the mask."""
+    bounds = [slices[axis].indices(n) for axis, n in zip(x.order, x.laid, strict=True)]
+    whole = [bound == (0, n, 1) for bound, n in zip(bounds, x.laid, strict=True)]
+    groups = merged(range(len(whole)), lambda before, after: whole[before] and whole[after])
+    lengths = [int(np.prod([x.laid[place] for place in group])) for group in groups]
+    chosen = [
+        (0, n, 1) if whole[group[0]] else bounds[group[0]] for group, n in zip(groups, lengths, strict=True)
+    ]
+    begin, end, step = (np.array(column, np.int32) for column in zip(*chosen, strict=True))
     mask = sum(1 << place for place, stop in enumerate(end.tolist()) if stop < 0)
-    operands = (b.laid(x), *(b.constant(numbers) for numbers in (begin, end, step)))
-    b.add("STRIDED_SLICE", operands, target, endMask=mask)
+    operands = (b.of_shape(x, tuple(lengths)), *(b.constant(numbers) for numbers in (begin, end, step)))
+    shape = tuple(len(range(*bound)) for bound in chosen)
+    b.add_as("STRIDED_SLICE", operands, target, shape, endMask=mask)
