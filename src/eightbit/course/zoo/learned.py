@@ -24,7 +24,8 @@ CALIBRATION = 512  # pictures
 class Learned:
     """One model: `start` of the catalog, quantized to `bits` (weights, activations), then trained as `epochs` ... say.
 
-    The float network teaches. Pictures are not shifted or flipped: that teaches the few codes less in the same time.
+    The float network teaches. Weights begin with the scales of the least squared error (`trainable` says why).
+    Pictures are not shifted or flipped: that teaches the few codes less in the same time.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Learned:
     bits: tuple[int, int]
     epochs: int
     rate: float
-    scale_rate: float = 3e-3
+    scale_rate: float = 1e-2
     average: float = 0.995
 
     @property
@@ -58,13 +59,14 @@ class Learned:
         require_torch()
         from eightbit.model import quantize
         from eightbit.quant.choose.recipe import Activations, Recipe, Weights
+        from eightbit.quant.methods.calibrators import MSE
         from eightbit.train.fit import fit
         from eightbit.train.trainable import trainable
         from eightbit.train.training import Training
 
         entry, split = find(self.start), datasets.fashion_mnist().train
         teacher, calibration = entry.load(), entry.preprocess(split.images[:CALIBRATION])
-        recipe = Recipe(Weights(bits=self.bits[0]), Activations(bits=self.bits[1]))
+        recipe = Recipe(Weights(bits=self.bits[0], range=MSE()), Activations(bits=self.bits[1]))
         module = trainable(teacher, calibration, recipe)
         training = Training(
             epochs=self.epochs, rate=self.rate, scale_rate=self.scale_rate, average=self.average
@@ -90,7 +92,7 @@ LEARNED: dict[str, Learned] = {
             "ResNet-8 with weights of two bits, trained in its own integers",
             "resnet8",
             bits=(2, 8),
-            epochs=5,
+            epochs=3,
             rate=1e-2,
         ),
     )
