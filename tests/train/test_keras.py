@@ -210,6 +210,9 @@ def test_mistakes_have_remedies(trained, net):
         model([pictures(2), pictures(2)])
     with pytest.raises(eb.QuantizationError, match="compile"):
         eb.fit(model, (pictures(8), np.zeros(8, np.int64)))
+    sparse = eb.Training(sparsity=eb.Sparsity(0.5))
+    with pytest.raises(eb.QuantizationError, match=r'fit, and a sparse one as trainable\(framework="torch"\)'):
+        eb.fit(model, (pictures(8), np.zeros(8, np.int64)), sparse)
     with pytest.raises(eb.QuantizationError, match="framework"):
         eb.trainable(net, pictures(8), framework="jax")
 
@@ -234,3 +237,13 @@ def test_normalized_sums_are_those_in_pytorch_and_can_be_frozen():
     assert apart <= 0.001 * sum(codes.size for codes in before.values())  # w / s rounds anew
     assert_same_codes(theirs, eb.quantize(theirs), x)
     np.testing.assert_allclose(theirs(2 * x, training=True), theirs(2 * x), rtol=0, atol=3 * step)
+
+
+def test_a_keras_model_is_trained_sparse_as_a_torch_module(net):
+    module = eb.trainable(net, pictures(32), framework="torch")
+    x, y = pictures(64), net.predict(pictures(64), verbose=0).argmax(axis=1)
+    eb.fit(module, (x, y), eb.Training(epochs=2, batch=16, sparsity=eb.Sparsity(0.75)))
+    q = eb.quantize(module)
+    codes = np.concatenate([op.weight.ravel() for op in q.program.ops if hasattr(op, "weight")])
+    assert np.mean(codes == 0) > 0.74
+    assert_same_codes(module, q, x)

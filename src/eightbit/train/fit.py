@@ -62,8 +62,10 @@ def fit(
     """
     chosen = argument("training", training, Training | None) or Training()
     if not isinstance(module, nn.Module):
+        zeros = "" if chosen.sparsity is None else ', and a sparse one as trainable(framework="torch")'
         raise QuantizationError(
             f"fit trains torch modules, not a {type(module).__name__}; train a Keras model by its own compile and fit"
+            f"{zeros}"
         )
     torch.manual_seed(chosen.seed)
     loop = _Loop(module, data, chosen, teacher, loss)

@@ -26,7 +26,8 @@ def trainable(
     quantization. A `QuantizedModel` that `quantize` returned needs no more. A Keras model gives a Keras model, anything
     else a torch module, unless `framework` says otherwise. Train a module by any loop, or by `eightbit.fit`, and a
     Keras model by its `compile` and `fit`; `eightbit.quantize(trained)` is the int8 model that was trained, integer for
-    integer. BatchNorm is folded at the start. What it did for training the module does itself: in training mode the
+    integer. Zeros are chosen and kept by `eightbit.fit` alone: a Keras model that shall be sparse is trained as a torch
+    module. BatchNorm is folded at the start. What it did for training the module does itself: in training mode the
     sums of convolutions are normalized over the batch, and what that amounts to is folded into weights, scales and
     biases whenever the model is evaluated or converted (`train.normal`).
 
