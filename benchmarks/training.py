@@ -17,6 +17,7 @@ import eightbit as eb
 from benchmarks.accuracy import Images, in_batches
 from benchmarks.distillation import distilled
 from benchmarks.figure import Figure
+from benchmarks.pruning import figures_of_pruning
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
@@ -69,13 +70,14 @@ REFINED = {"resnet8": 24.4, "mobilenet": 23.7}
 
 
 def figures() -> Iterator[Figure]:
-    """What the project promises of training, and of refinement alone."""
+    """What the project promises of training, of refinement alone, and of pruning."""
     for row in TRAINED:
         yield from trained(row)
     yield from compared(TRAINED[0])
     for network, bound in REFINED.items():
         yield from refined(network, bound)
     yield from distilled()
+    yield from figures_of_pruning()
 
 
 def trained(row: Row) -> Iterator[Figure]:

@@ -50,27 +50,30 @@ def test_checkpoints_know_their_clothes(name):
     assert (answers == labels).mean() > 0.90
 
 
-@pytest.mark.parametrize(("name", "bits"), [(entry.name, entry.bits[0]) for entry in LEARNED.values()])
-def test_int8_models_keep_the_answers_with_the_bits_that_they_name(name: str, bits: int):
+@pytest.mark.parametrize("name", LEARNED)
+def test_int8_models_keep_the_answers_with_the_bits_and_zeros_that_they_name(name: str):
     """Every tenth image leaves a standard error of 0.9 points."""
-    q, test = zoo.load_int8(name), fashion_mnist().test
-    weights = [op.weight for op in q.program.ops if hasattr(op, "weight")]
-    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 2 ** (bits - 1) - 1
-    answers = q(zoo.preprocess_for(LEARNED[name].start, test.images[::10])).argmax(1)
+    entry, q, test = LEARNED[name], zoo.load_int8(name), fashion_mnist().test
+    codes = np.concatenate([op.weight.ravel() for op in q.program.ops if hasattr(op, "weight")]).astype(int)
+    assert np.abs(codes).max() == 2 ** (entry.bits[0] - 1) - 1
+    assert np.mean(codes == 0) > entry.zeros - 1e-4
+    assert (codes.size < 70_000) == (entry.macs < 1)  # of 77,072
+    answers = q(zoo.preprocess_for(entry.start, test.images[::10])).argmax(1)
     assert (answers == test.labels[::10]).mean() > 0.89
-    with pytest.raises(LoadError, match=f"no int8 model is called 'resnet8'; choose one of {name}"):
+    with pytest.raises(LoadError, match=f"no int8 model is called 'resnet8'; choose one of .*{name}"):
         zoo.load_int8("resnet8")
 
 
 @pytest.mark.slow
-def test_an_int8_model_is_trained_from_its_entry(monkeypatch: pytest.MonkeyPatch):
-    """One epoch on 1,000 pictures lifts two-bit weights above what rounding left."""
+@pytest.mark.parametrize("name", ["resnet8_w2a8", "resnet8_small"])
+def test_an_int8_model_is_trained_from_its_entry(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Two epochs on 1,000 pictures lift two-bit weights above what rounding left, and what was pruned above chance."""
     from eightbit.course.zoo import learned
 
     data = fashion_mnist()
     small = replace(data, train=type(data.train)(data.train.images[:1000], data.train.labels[:1000]))
     monkeypatch.setattr(learned.datasets, "fashion_mnist", lambda: small)
-    entry = replace(LEARNED["resnet8_w2a8"], epochs=2)
+    entry = replace(LEARNED[name], epochs=2)
     seen: list[int] = []
     q = entry.train(say=lambda _, step: seen.append(step))
     assert seen == list(range(1, 17))

@@ -1,6 +1,7 @@
 """Int8 models of the course that were trained in the integers that they run in: small files, and how each was made.
 
-In: the name of a model in the catalog, bits, a schedule. Out: `checkpoints/NAME.onnx`, which `eightbit.open` reads.
+In: the name of a model in the catalog, what is pruned, bits, a schedule. Out: `checkpoints/NAME.onnx`, which
+`eightbit.open` reads.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eightbit.course import datasets
 from eightbit.course.zoo.catalog import CHECKPOINTS, find, pick, require_torch
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
     from eightbit.model import QuantizedModel
 
 CALIBRATION = 512  # pictures
+MULTIPLE = 4  # channels, which the kernels of most processors take in fours
 
 
 @dataclass(frozen=True)
 class Learned:
     """One model: `start` of the catalog, quantized to `bits` (weights, activations), then trained as `epochs` ... say.
 
-    The float network teaches. Weights begin with the scales of the least squared error (`trainable` says why).
-    Pictures are not shifted or flipped: that teaches the few codes less in the same time.
+    Before that channels go until the share `macs` of the multiplications is left, each group a multiple of
+    `MULTIPLE`, and the share `zeros` of the weights becomes zero; these stay so. The float network teaches. Weights
+    begin with the scales of the least squared error (`trainable` says why). Pictures are not shifted or flipped: that
+    teaches the few codes less in the same time.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Learned:
     rate: float
     scale_rate: float = 1e-2
     average: float = 0.995
+    macs: float = 1.0
+    zeros: float = 0.0
 
     @property
     def checkpoint(self) -> Path:
@@ -58,6 +64,8 @@ class Learned:
         """Make the model anew, in a few minutes. With `resume`, a file that keeps each epoch, a killed run goes on."""
         require_torch()
         from eightbit.model import quantize
+        from eightbit.pruning.prune import prune
+        from eightbit.pruning.sparsity import Sparsity
         from eightbit.quant.choose.recipe import Activations, Recipe, Weights
         from eightbit.quant.methods.calibrators import MSE
         from eightbit.train.fit import fit
@@ -67,9 +75,18 @@ class Learned:
         entry, split = find(self.start), datasets.fashion_mnist().train
         teacher, calibration = entry.load(), entry.preprocess(split.images[:CALIBRATION])
         recipe = Recipe(Weights(bits=self.bits[0], range=MSE()), Activations(bits=self.bits[1]))
-        module = trainable(teacher, calibration, recipe)
+        student: Any = teacher
+        if self.macs < 1:
+            student = prune(student, calibration, macs=self.macs, multiple=MULTIPLE)
+        if self.zeros:
+            student = prune(student, calibration, sparsity=self.zeros)
+        module = trainable(student, calibration, recipe)
         training = Training(
-            epochs=self.epochs, rate=self.rate, scale_rate=self.scale_rate, average=self.average
+            epochs=self.epochs,
+            rate=self.rate,
+            scale_rate=self.scale_rate,
+            average=self.average,
+            sparsity=Sparsity(self.zeros) if self.zeros else None,
         )
         data = entry.preprocess(split.images), split.labels
         fit(module, data, training, teacher=teacher, checkpoint=resume, progress=say)
@@ -94,6 +111,40 @@ LEARNED: dict[str, Learned] = {
             bits=(2, 8),
             epochs=3,
             rate=1e-2,
+        ),
+        Learned(
+            "resnet8_pruned",
+            "ResNet-8 with half of the multiplications, channels removed, then trained",
+            "resnet8",
+            bits=(8, 8),
+            epochs=1,
+            rate=5e-3,
+            scale_rate=3e-3,
+            average=0.99,
+            macs=0.5,
+        ),
+        Learned(
+            "resnet8_sparse",
+            "ResNet-8 with nine of ten weights zero",
+            "resnet8",
+            bits=(8, 8),
+            epochs=2,
+            rate=5e-3,
+            scale_rate=3e-3,
+            average=0.99,
+            zeros=0.9,
+        ),
+        Learned(
+            "resnet8_small",
+            "ResNet-8 with channels removed, weights zero, the others of four bits",
+            "resnet8",
+            bits=(4, 8),
+            epochs=2,
+            rate=5e-3,
+            scale_rate=3e-3,
+            average=0.99,
+            macs=0.6,
+            zeros=0.6,
         ),
     )
 }

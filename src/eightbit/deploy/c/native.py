@@ -33,11 +33,14 @@ class Native(Ported):
         return made
 
 
-def compiled(net: Network) -> Callable[..., None]:
-    """`net_run` of a network, which takes pointers to codes: inputs, then outputs. Raises EngineError."""
+def compiled(net: Network, flags: Sequence[str] | None = None) -> Callable[..., None]:
+    """`net_run` of a network, which takes pointers to codes: inputs, then outputs. Raises EngineError.
+
+    `flags` are the compiler's, by default those for this very machine.
+    """
     files = {f"{net.name}.c": source(net), f"{net.name}.h": header(net)}
     run: Callable[..., None] = getattr(
-        library(files | {"eb_kernels.h": kernel_header("eb_kernels.h")}), f"{net.name}_run"
+        library(files | {"eb_kernels.h": kernel_header("eb_kernels.h")}, flags), f"{net.name}_run"
     )
     run.restype = None  # type: ignore[attr-defined]
     return run
