@@ -1,8 +1,8 @@
 """What is pruned keeps its answers, and what that buys: multiplications, time, bytes.
 
-Rows of `python -m benchmarks.run training`. The models are made anew as `eightbit.course.zoo` makes its checkpoints: pruned
-without training, then trained in their own integers by Fashion-MNIST's 60,000 training pictures. All share one session's
-options or one compiler's, one thread.
+Rows of `python -m benchmarks.run training`. The models are made anew as `eightbit.course.zoo` makes its checkpoints:
+pruned without training, then trained in their own integers by Fashion-MNIST's 60,000 training pictures. All share one
+session's options or one compiler's, one thread.
 """
 
 from __future__ import annotations

@@ -211,7 +211,9 @@ def test_mistakes_have_remedies(trained, net):
     with pytest.raises(eb.QuantizationError, match="compile"):
         eb.fit(model, (pictures(8), np.zeros(8, np.int64)))
     sparse = eb.Training(sparsity=eb.Sparsity(0.5))
-    with pytest.raises(eb.QuantizationError, match=r'fit, and a sparse one as trainable\(framework="torch"\)'):
+    with pytest.raises(
+        eb.QuantizationError, match=r'fit, and a sparse one as trainable\(framework="torch"\)'
+    ):
         eb.fit(model, (pictures(8), np.zeros(8, np.int64)), sparse)
     with pytest.raises(eb.QuantizationError, match="framework"):
         eb.trainable(net, pictures(8), framework="jax")
