@@ -262,6 +262,16 @@ def test_what_the_file_says(tmp_path: Path, litert: None) -> None:
     )
 
 
+def test_a_softmax_that_would_end_the_process_is_refused(tflm: None, litert: None) -> None:
+    """TFLite Micro checks that a row's exponentials sum to less than 512, and aborts; LiteRT has this file."""
+    program = one(lambda m, x: m.op(p.Softmax, [x], m.info(0.004), -1), (1, 512))
+    with pytest.raises(eb.EngineError, match=r"Softmax.*over 512 codes, .* leave the Softmax out"):
+        Micro(program)
+    assert not off(program, LiteRT(program, xnnpack=True)).any()
+    shorter = one(lambda m, x: m.op(p.Softmax, [x], m.info(0.004), -1), (1, 511))
+    assert not off(shorter, Micro(shorter)).any()
+
+
 def test_refusals_name_what_to_do(tmp_path: Path) -> None:
     q = eb.quantize(small_net(), images(64), eb.Recipe.plain())
     for options in ({"arithmetic": "single"}, {"name": "other"}, {"data": images(1)}):

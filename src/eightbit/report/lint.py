@@ -20,7 +20,7 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.flash import flash_bytes
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.saturation import saturating
-from eightbit.deploy.tflite.prepare import net_of
+from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
 from eightbit.integer import program as p
@@ -194,6 +194,10 @@ def _refused_by_tflite(q: QuantizedModel) -> Iterator[Finding]:
     yield from refusals(q, lambda: net_of(q.program))
 
 
+def _refused_by_tflm(q: QuantizedModel) -> Iterator[Finding]:
+    yield from refusals(q, lambda: micro_net_of(q.program))
+
+
 def refusals(q: QuantizedModel, write: Callable[[], object]) -> Iterator[Finding]:
     """What a writer refuses: each line of its error begins with the name of an operation or a tensor."""
     try:
@@ -230,7 +234,7 @@ TARGETS: Mapping[str, Target] = {
     "x86-avx2": Target("ONNX Runtime on x86 with AVX2 and no VNNI", (_saturating, _in_float)),
     "arm": Target("ONNX Runtime on 64-bit ARM", (_in_float,)),
     "tflite": Target("LiteRT", (_refused_by_tflite,)),
-    "tflm": Target("TFLite Micro", (_refused_by_tflite,)),
+    "tflm": Target("TFLite Micro", (_refused_by_tflm,)),
     "cortex-m": Target("C on a Cortex-M", (_refused_by_c,), bare=True),
 }
 """What `lint` knows, by name."""

@@ -37,6 +37,7 @@ class Builder:
         self.columns: dict[str, NDArray[np.integer]] = {}
         """Of a matrix that was an image: which of its columns each place in memory holds."""
         self._moved: dict[tuple[str, Shape, Order], str] = {}
+        self._plain: dict[tuple[Shape, bytes], str] = {}
         self._reads: dict[str, list[p.Op]] = {}
         for op in program.ops:
             for name in op.inputs:
@@ -158,23 +159,18 @@ class Builder:
             self.add_as("PADV2", [*operands, filled], target, shape)
 
     def constant(
-        self, data: NDArray[np.integer], quantization: Quantization | TensorInfo | None = None
+        self,
+        data: NDArray[np.integer],
+        quantization: Quantization | TensorInfo | None = None,
+        name: str = "constant",
     ) -> str:
-        """A constant; int32 lengths and axes without quantization are kept once."""
-        name = "constant"
-        if quantization is None:
-            name = (
-                f"constant.{'_'.join(map(str, data.reshape(-1).tolist()))}.{data.ndim}"
-                if data.size < 9
-                else name
-            )
-            if name in self.tensors and self.tensors[name].dtype == data.dtype:
-                return name
-        return self._tensor(name, data.shape, quantization, data)
-
-    def weights(self, name: str, data: NDArray[np.integer], quantization: Quantization) -> str:
-        """The weights or the bias of a layer."""
-        return self._tensor(name, data.shape, quantization, data)
+        """A constant; lengths, axes and the like, which have no quantization, are kept once."""
+        if quantization is not None:
+            return self._tensor(name, data.shape, quantization, data)
+        key = (data.shape, data.tobytes())
+        if key not in self._plain:
+            self._plain[key] = self._tensor(name, data.shape, None, data)
+        return self._plain[key]
 
     def add(self, kind: str, inputs: Sequence[str], output: str, **options: object) -> None:
         """One operator more."""

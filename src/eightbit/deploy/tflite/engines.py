@@ -5,7 +5,7 @@ Each runs the very file that `eightbit.export` writes, one sample a call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from eightbit.deploy.layout.ports import Ported
 from eightbit.deploy.tflite.file import to_bytes
 from eightbit.deploy.tflite.net import Net
-from eightbit.deploy.tflite.prepare import net_of
+from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError, MissingExtra
 from eightbit.graph.run import check_threads
 from eightbit.integer.program import Codes, Program
@@ -26,7 +26,7 @@ class LiteRT(Ported):
     """
 
     def __init__(self, program: Program, *, xnnpack: bool, threads: int | None = None) -> None:
-        net = _net(program)
+        net = _tried(net_of, program)
         check_threads(threads)
         self._interpreter = litert(to_bytes(net), xnnpack=xnnpack, threads=threads)
         self._indices = [
@@ -50,8 +50,7 @@ class Micro(Ported):
     """
 
     def __init__(self, program: Program) -> None:
-        net = _net(program)
-        _refuse_long_sums(net)
+        net = _tried(micro_net_of, program)
         self._interpreter = micro(to_bytes(net), arena_for(net))
         super().__init__(program, net.inputs, net.outputs, self._sample)
 
@@ -62,23 +61,9 @@ class Micro(Ported):
         return [self._interpreter.get_output(index) for index in range(len(self.outputs))]
 
 
-def _refuse_long_sums(net: Net) -> None:
-    """Raise EngineError for what would end the process: a check in TFLite Micro's Softmax (reference/softmax.h)."""
-    for operator in net.operators:
-        depth = net.tensors[operator.inputs[0]].shape[-1:]
-        if operator.kind == "SOFTMAX" and depth[0] > LONGEST_SOFTMAX:
-            raise EngineError(
-                f"{operator.outputs[0]}: Softmax over {depth[0]:,} codes, and TFLite Micro stops where exponentials"
-                f" sum to {LONGEST_SOFTMAX + 1}: leave the Softmax out, the largest code stays the largest"
-            )
-
-
-LONGEST_SOFTMAX = 511
-
-
-def _net(program: Program) -> Net:
+def _tried(write: Callable[[Program], Net], program: Program) -> Net:
     try:
-        return net_of(program)
+        return write(program)
     except ExportError as cause:
         raise EngineError(f"engines of .tflite files cannot run this: {cause}") from cause
 
@@ -89,8 +74,8 @@ def litert(data: bytes, *, xnnpack: bool, threads: int | None = 1) -> Any:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as cause:
         raise MissingExtra("ai-edge-litert", "litert") from cause
-    kinds = OpResolverType
-    kernels = kinds.BUILTIN if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    own = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kernels = OpResolverType.BUILTIN if xnnpack else own
     try:
         made = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kernels)
         made.allocate_tensors()
@@ -113,13 +98,8 @@ def micro(data: bytes, arena: int) -> Any:
 
 def arena_for(net: Net) -> int:
     """Bytes that surely suffice TFLite Micro: every tensor at its own place, and what it keeps beside them."""
-    return (
-        2**20
-        + sum(
-            64 + 4096 + 2 * int(np.prod(t.shape)) * t.dtype.itemsize
-            for t in net.tensors.values()
-            if t.data is None
-        )
-        + 64
-        * sum(t.data.size for t in net.tensors.values() if t.data is not None and t.data.dtype == np.int32)
+    made = [t for t in net.tensors.values() if t.data is None]
+    channels = sum(
+        t.data.size for t in net.tensors.values() if t.data is not None and t.data.dtype == np.int32
     )
+    return 2**20 + sum(2**12 + 2 * int(np.prod(t.shape)) * t.dtype.itemsize for t in made) + 2**6 * channels

@@ -62,8 +62,8 @@ def _weights(op: p.Conv | p.Gemm, b: Builder, weight: NDArray[np.integer], *, ax
     scale = op.weight_scale
     bias_scale = b.info(op.inputs[0]).scale * scale
     return (
-        b.weights(f"{op.name}.weight", weight, Quantization(scale, axis=axis)),
-        b.weights(f"{op.name}.bias", op.bias, Quantization(bias_scale)),
+        b.constant(weight, Quantization(scale, axis=axis), f"{op.name}.weight"),
+        b.constant(op.bias, Quantization(bias_scale), f"{op.name}.bias"),
     )
 
 

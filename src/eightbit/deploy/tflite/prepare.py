@@ -38,3 +38,22 @@ def net_of(program: p.Program) -> Net:
     except EngineError as cause:
         raise ExportError(f"the network cannot be written as .tflite: {cause}") from cause
     return builder.net()
+
+
+def micro_net_of(program: p.Program) -> Net:
+    """The same for TFLite Micro. Raises ExportError, too, for a Softmax in which its interpreter would end the process.
+
+    That is a check in reference/softmax.h: the exponentials of a row must sum to less than 512.
+    """
+    net = net_of(program)
+    shapes = shapes_of(program)
+    for op in program.ops:
+        if isinstance(op, p.Softmax) and shapes[op.inputs[0]][op.axis] > LONGEST_SOFTMAX:
+            raise ExportError(
+                f"{op.name}: Softmax over {shapes[op.inputs[0]][op.axis]:,} codes, and TFLite Micro stops where"
+                f" exponentials sum to {LONGEST_SOFTMAX + 1}: leave the Softmax out, the largest code stays the largest"
+            )
+    return net
+
+
+LONGEST_SOFTMAX = 511
