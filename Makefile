@@ -60,7 +60,7 @@ execute: data ## runs the chapters and stores their outputs (for authors)
 	$(LIBRARIES) $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
 
 lock: ## writes requirements.lock from .venv (for maintainers, after trying new versions)
-	{ sed '/^[^#]/,$$d' requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
+	{ sed '/^[^#]/,$$d' requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//; s/^tflite.micro==.*/&; python_version < "3.12"/'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean: ## removes what make made, the environment included
