@@ -134,6 +134,13 @@ def test_arena_and_flash_are_what_the_compiler_counts(
     assert text <= report.flash <= text + 4096
 
 
+def highest(q: eb.QuantizedModel) -> str:
+    """The operation whose output ends where the arena ends."""
+    arena = network(q.program, Arithmetic.TFLITE).arena
+    (top,) = (b.name for b in arena.buffers if arena.offsets[b.name] + b.size == arena.size)
+    return next(op.name for op in q.program.ops if top in op.outputs)
+
+
 def test_budgets() -> None:
     q = eb.quantize(small_net(), images(16))
     fits = eb.lint(q, "cortex-m")

@@ -35,7 +35,7 @@ def exposed(program: Program) -> tuple[Program, dict[str, str]]:
 
 
 class Exposed:
-    """A program in an engine, `start`ed with an output for each tensor of codes."""
+    """A program that an engine, by `start`, makes ready with an output for each tensor of codes."""
 
     def __init__(self, program: Program, start: Callable[[Program], Any]) -> None:
         made, self._shown = exposed(program)

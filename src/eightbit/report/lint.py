@@ -19,6 +19,7 @@ import onnx_ir as ir
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.flash import flash_bytes
 from eightbit.deploy.c.folder import network
+from eightbit.deploy.c.text import Network
 from eightbit.deploy.saturation import saturating
 from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError
@@ -36,7 +37,9 @@ SATURATES, IN_FLOAT, REFUSED, MEMORY = "saturates", "float", "refused", "memory"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that will happen to a node: `kind` is "saturates", "float", "refused" or "memory" (node "")."""
+    """One thing that will happen to a node: `kind` is "saturates", "float", "refused" or "memory", where it is the
+    node that takes most.
+    """
 
     kind: str
     node: str
@@ -117,15 +120,38 @@ def lint(
         return Lint(target, tuple(found))
     net = network(model.program, Arithmetic.TFLITE)
     sizes = {"arena": net.arena.size, "flash": flash_bytes(net)}
+    types = {str(node.name): node.op_type for node in model.ir.graph}
     for what, most in (("arena", arena), ("flash", flash)):
         if most is not None and sizes[what] > most:
-            found.append(Finding(MEMORY, "", "", f"{what}: {sizes[what]:,} bytes of {most:,}", SMALLER[what]))
+            node = _tallest(net) if what == "arena" else _heaviest(model.program)
+            found.append(
+                Finding(
+                    MEMORY,
+                    node,
+                    types.get(node, ""),
+                    f"{what}: {sizes[what]:,} bytes of {most:,}",
+                    SMALLER[what],
+                )
+            )
     return Lint(target, tuple(found), sizes["arena"], sizes["flash"])
 
 
+def _tallest(net: Network) -> str:
+    """The step whose codes, or whose scratch, lie at the top of the arena."""
+    top = max(net.arena.buffers, key=lambda b: net.arena.offsets[b.name] + b.size, default=None)
+    steps = {name: step.name for step in net.plan.steps for name in (step.writes, *(step.scratch or ())[:1])}
+    return "" if top is None else steps[top.name]
+
+
+def _heaviest(program: p.Program) -> str:
+    """The layer with the most weights."""
+    layers = [op for op in program.ops if isinstance(op, p.Conv | p.Gemm)]
+    return max(layers, key=lambda op: op.weight.size).name if layers else ""
+
+
 SMALLER = {
-    "arena": "smaller inputs, or fewer channels where the arena is highest (eightbit.plot.arena draws it)",
-    "flash": "fewer channels: eightbit.prune",
+    "arena": "smaller inputs, or fewer channels here, where the arena is highest (eightbit.plot.arena draws it)",
+    "flash": "fewer channels, here first: eightbit.prune",
 }
 
 
