@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 import eightbit as eb
 from benchmarks.accuracy import Images, in_batches
+from benchmarks.brevitas_peer import installed, with_fake_quantization
 from benchmarks.distillation import distilled
 from benchmarks.figure import Figure
 from benchmarks.pruning import figures_of_pruning
@@ -63,6 +65,8 @@ TRAINED = (
     Row("mobilenet", (2, 8), replace(LESSON, epochs=2), 2.0),
 )
 COMPARED_TRAINING = replace(LESSON, epochs=1, average=0.98)
+PEER_RATE = 1e-3
+"""Of weights as they are: a hundredth of a step, as in `LESSON`."""
 PICTURES, SEEDS = 20_000, range(3)
 """What trainings that are compared see, each with every seed."""
 REFINED = {"resnet8": 24.4, "mobilenet": 23.7}
@@ -117,6 +121,13 @@ def compared(row: Row) -> Iterator[Figure]:
         eb.fit(module, data, replace(COMPARED_TRAINING, seed=seed), teacher=told)
         return sets.accuracy(eb.quantize(module))
 
+    def peer(seed: int) -> float:
+        network = with_fake_quantization(zoo.load(row.network), row.bits)
+        eb.fit(network, data, replace(COMPARED_TRAINING, rate=PEER_RATE, seed=seed), teacher=told)
+        with torch.no_grad():
+            said = in_batches(lambda x: network(torch.from_numpy(x)).numpy(), sets.test, BATCH)
+        return 100 * float((said.argmax(1) == sets.labels).mean())
+
     whole = [right("start", seed) for seed in SEEDS]
     others = {
         "scales of the least error": [right("rounded", seed) for seed in SEEDS],
@@ -126,6 +137,12 @@ def compared(row: Row) -> Iterator[Figure]:
         won = mean_of_runs([a - b for a, b in zip(whole, accuracies, strict=True)])
         detail = f"{len(SEEDS)} seeds, mean {won} points; one epoch of {PICTURES:,} images"
         yield Figure(f"{row.name}, {what}: points won, lower end", won.lo, 0.0, "", detail, at_least=True)
+    if not installed():
+        print(f"{row.name} beside Brevitas: left out, for Brevitas is not installed (pip install brevitas)")
+        return
+    behind = mean_of_runs([peer(seed) - a for seed, a in zip(SEEDS, whole, strict=True)])
+    detail = f"{len(SEEDS)} seeds, {behind}; the same images, its network in float with rounded weights and activations"
+    yield Figure(f"{row.name}: points behind Brevitas", behind.mean, 0.5, "", detail)
 
 
 def same(name: str, module: Any, q: eb.QuantizedModel, x: Images) -> Iterator[Figure]:
