@@ -168,6 +168,26 @@ def test_numpy_examples_of_any_float_type_do(tmp_path: Path) -> None:
     assert_same_function(expected(net, x), arrays(call(model, (x.numpy(),))))
 
 
+@pytest.mark.parametrize("form", ["lists", "lists in a dict", "backwards", "Fortran's order"])
+def test_arrays_of_any_layout_are_data_beside_a_bare_module(form: str) -> None:
+    net, (x, _) = linear(), batch(32)
+    flat = nn.Sequential(nn.Unflatten(1, (3, 2, 2)), net)
+    rows = x.flatten(1).numpy()
+    given: Any = {
+        "lists": rows.tolist(),
+        "lists in a dict": {"input": rows.tolist()},
+        "backwards": rows[::-1],
+        "Fortran's order": np.asfortranarray(rows),
+    }[form]
+    assert sqnr_db(expected(net, x)[0], eb.quantize(flat, given, eb.Recipe.plain())(rows)) > 20
+
+
+@pytest.mark.parametrize("given", [np.array([["a"] * 12]), np.array([[None] * 12])], ids=["text", "objects"])
+def test_arrays_of_no_numbers_are_refused_beside_a_bare_module(given: np.ndarray) -> None:
+    said = f"the example holds an array of {given.dtype}; give arrays of numbers"
+    assert refused(lambda: eb.quantize(linear(), given), eb.LoadError) == said
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_precisions_are_float32_here(dtype: str, tmp_path: Path) -> None:
     """The right value is that of the same weights in float32, whatever the example's type."""

@@ -31,6 +31,8 @@ from eightbit.graph.source.reason import reason
 OPSET = 21  # the opset of prepared graphs; asking PyTorch for it saves a conversion
 
 
+NUMBERS = "fiubc"
+"""Kinds of NumPy arrays that become tensors."""
 SHAPES = ("Dim.", "Constraint", "dynamic_shapes")
 """Words by which PyTorch says that an axis is not as free as it was asked to be."""
 
@@ -161,9 +163,14 @@ class _Call:
 
         def tensor(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
-                if not hasattr(value, "__array__"):
+                if not (hasattr(value, "__array__") or _is_table(value)):
                     return value
-                value = torch.as_tensor(np.asarray(value))
+                array = np.ascontiguousarray(value).reshape(
+                    np.shape(value)
+                )  # PyTorch takes no negative strides
+                if array.dtype.kind not in NUMBERS:
+                    raise LoadError(f"the example holds an array of {array.dtype}; give arrays of numbers")
+                value = torch.as_tensor(array)
             return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
         given = _mapped(example, tensor)
@@ -279,10 +286,15 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """`value` with what lies in its tuples, lists and dicts changed."""
     if isinstance(value, Mapping):
         return {key: _mapped(part, change) for key, part in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and not _is_table(value):
         parts = [_mapped(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return change(value)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether `value` is a list of lists of numbers, an array to be."""
+    return isinstance(value, list) and is_whole(value) and isinstance(value[0], list)
 
 
 def _is_tensor(value: Any) -> bool:
