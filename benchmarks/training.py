@@ -1,7 +1,8 @@
 """Quantization-aware training where rounding alone fails, beside rounding and beside refinement without labels.
 
 Fashion-MNIST: 60,000 pictures to learn from, with their labels and with the float network's answers, 10,000 to test on.
-Each row is one run. Every trained model is converted, and what it was in training is compared with what runs.
+Each row is one run; where two trainings are compared, three seeds of each say how sure it is. Every trained model is
+converted, and what it was in training is compared with what runs.
 """
 
 from __future__ import annotations

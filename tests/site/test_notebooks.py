@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pybtex.database import parse_file
 
 from tests.site.nbnumbers import summary
 from tests.site.notebooks import UNCOMPARED, code_lines, faults, printed, source, tags
@@ -46,6 +47,17 @@ def test_every_chapter_is_in_the_contents_in_order():
 TUTORIAL_LINES = 68
 """Code lines of the program that tutorials print: ResNet-50 in TensorFlow with a new head, trained, quantized by two
 functions that no library has, evaluated by two that it does not define. Ours runs, and must not be longer."""
+
+
+def test_what_chapters_cite_is_in_a_bibliography_that_can_be_read():
+    """A brace too few ends the build of the whole site."""
+    keys = set(parse_file(ROOT / "book/references.bib").entries)
+    text = "".join(source(cell) for path in CHAPTERS for cell in json.loads(path.read_text())["cells"])
+    cited = {
+        key.strip() for group in re.findall(r"{cite(?::[pt])?}`([^`]+)`", text) for key in group.split(",")
+    }
+    assert cited - keys == set()
+    assert len(cited) > 30
 
 
 @pytest.mark.parametrize("stem", ["08a_resnet50_tensorflow", "08b_resnet50_pytorch"])
