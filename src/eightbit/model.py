@@ -68,7 +68,9 @@ class _Runnable(HoldsGraph):
         return output_specs(self.ir)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+        return printable(
+            f"{type(self).__name__}({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
+        )
 
 
 class Model(_Runnable):
@@ -96,8 +98,7 @@ class Model(_Runnable):
         return notes(self.ir)
 
     def __repr__(self) -> str:
-        head = f"Model({', '.join(map(str, self.inputs))}; {len(self.ir.graph)} nodes)"
-        return "\n".join([head, *(f"  note: {text}" for text in self.notes)])
+        return printable("\n".join([super().__repr__(), *(f"  note: {text}" for text in self.notes)]))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import eightbit as eb
 from eightbit.report.tensors import TensorPairs, layer_errors
@@ -212,3 +213,22 @@ def test_a_long_name_is_written_where_its_author_wrote_it(tmp_path: Path) -> Non
     written = {name: content.count(name.encode()) for name in (*long.values(), "n" * 300)}
     assert written == {"h" * 300: 2, "w" * 300: 0, "s" * 300: 2, "n" * 300: 1}
     assert all(len(str(v.name)) <= 130 for n in q.ir.graph for v in n.outputs if v.name not in long.values())
+
+
+def test_what_shows_a_model_commands_no_terminal() -> None:
+    """Names of tensors, and a note with names in it."""
+    zipped = helper.make_node(
+        "ZipMap", ["p"], ["z\x1b[2J"], "zip", domain="ai.onnx.ml", classlabels_strings=["a\x1b[2J", "b"]
+    )
+    source = graph(
+        [node("Gemm", "x\x1b[2J w", "p"), zipped], {"x\x1b[2J": ["N", 4]}, {}, {"w": np.ones((4, 2), "f4")}
+    )
+    source.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    kind = helper.make_map_type_proto(8, helper.make_tensor_type_proto(1, None))
+    source.graph.output.append(helper.make_value_info("z\x1b[2J", helper.make_sequence_type_proto(kind)))
+    model = eb.load(source)
+    q = eb.quantize(model, np.ones((2, 4), np.float32))
+    for shown in (repr(model), repr(q), str(q.report)):
+        assert "\x1b" not in shown
+    assert "a\\x1b[2J" in repr(model)
+    assert "a\\x1b[2J" in str(q.report)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import eightbit as eb
+from tests.strangers.graphs import graph, node
 from tests.strangers.walk import arrays, assert_equal, assert_same_function, refused, sqnr_db, walk
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -103,6 +104,19 @@ def test_what_lacks_a_leaf_or_holds_more_is_refused_by_name() -> None:
             f"inputs given: ['list', 'of']; inputs of the model: {names}; use those names, or arguments nested as the "
             "model was loaded with"
         )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"x": 5}', "no JSON", "[1]", '{"x": [{}]}', "null", "[" * 100_000],
+    ids=["number", "text", "list", "dict", "null", "deep"],
+)
+def test_what_metadata_say_of_places_is_checked(text: str) -> None:
+    model = graph([node("Gemm", "x w", "y")], {"x": ["N", 4]}, {"y": ["N", 3]}, {"w": np.ones((4, 3), "f4")})
+    model.metadata_props.add(key="eightbit.places", value=text)
+    assert refused(lambda: eb.load(model), eb.LoadError) == (
+        "the entry 'eightbit.places' of the model's metadata is damaged; save the model again"
+    )
 
 
 @pytest.mark.parametrize("subclassed", [False, True])

@@ -312,6 +312,19 @@ def test_dictionaries_that_are_not_made_of_scores_are_refused_by_name() -> None:
     )
 
 
+def test_a_dictionary_without_classes_and_a_tensor_that_nothing_makes_are_refused_by_name() -> None:
+    source = classifier()
+    assert refused(lambda: eb.load(source), eb.LoadError) == (
+        "'z' holds dictionaries, made by node 'zip' (ZipMap); export the model with tensors in their place"
+    )
+    source = classifier(classlabels_int64s=[0, 1, 2])
+    source.graph.node[1].input[1] = "ghost"
+    assert refused(lambda: eb.load(source), eb.LoadError) == (
+        "the ONNX checker refuses the model: Nodes in a graph must be topologically sorted, however input 'ghost' of "
+        "node: name: m_matmul OpType: MatMul"
+    )
+
+
 def test_types_that_have_no_form_here_are_refused_in_a_line() -> None:
     """A dictionary between nodes, where a file states its type."""
     source = parts(node("Identity", "a", "c"))

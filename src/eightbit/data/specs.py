@@ -63,14 +63,26 @@ class TensorSpec:
 def specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """The inputs that a caller of `model` must supply, in graph order.
 
-    Raises LoadError if an input has no dtype or no rank (sequence and map inputs included).
+    Raises LoadError if an input has no dtype or no rank (sequence and map inputs included), or metadata are damaged.
     """
     weights = model.graph.initializers  # IR version 3 files list them among the inputs
     inputs = [value for value in model.graph.inputs if value.name not in weights]
-    casts, places = CASTS in model.metadata_props, json.loads(model.metadata_props.get(PLACES, "{}"))
+    casts, places = CASTS in model.metadata_props, _places(model)
     return tuple(
-        _spec(value, "input", casts=casts, place=tuple(places.get(value.name, ()))) for value in inputs
+        _spec(value, "input", casts=casts, place=places.get(str(value.name), ())) for value in inputs
     )
+
+
+def _places(model: ir.Model) -> dict[str, Place]:
+    """What `set_places` noted; the metadata of a file may say anything."""
+    try:
+        found = json.loads(model.metadata_props.get(PLACES, "{}"))
+    except (ValueError, RecursionError):
+        found = None
+    places = found.values() if isinstance(found, dict) else [None]
+    if not all(isinstance(p, list) and all(isinstance(key, str | int) for key in p) for p in places):
+        raise LoadError(f"the entry '{PLACES}' of the model's metadata is damaged; save the model again")
+    return {name: tuple(place) for name, place in found.items()}
 
 
 def set_places(model: ir.Model, places: Mapping[str, Place]) -> None:

@@ -270,5 +270,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def first_line(cause: BaseException) -> str:
-    """The first line of a message, or the kind of an exception that says nothing."""
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    """The first line of a message, and the next if it ends in a colon; the kind of an exception that says nothing."""
+    lines = [" ".join(line.split()) for line in str(cause).splitlines() if line.strip()] or [
+        type(cause).__name__
+    ]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -26,8 +26,10 @@ def scores_given(proto: onnx.ModelProto) -> list[str]:
     said = []
     for value in proto.graph.output:
         maker = makers.get(value.name)
-        if maker is not None and maker.op_type == "ZipMap" and len(maker.input) == 1 and _is_map(value.type):
-            classes = next((list(a.ints) or list(a.strings) for a in maker.attribute), [])
+        if maker is None or maker.op_type != "ZipMap" or len(maker.input) != 1 or not _is_map(value.type):
+            continue
+        classes = next((list(a.ints) or list(a.strings) for a in maker.attribute), [])
+        if classes:
             said.append(
                 f"output '{value.name}' gives scores (N, {len(classes)}) where the file makes dictionaries of them; "
                 f"the columns are {_listed(classes)}"
