@@ -16,6 +16,7 @@ from eightbit.deploy.tflite.net import Net
 from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError, MissingExtra
 from eightbit.graph.run import check_threads
+from eightbit.graph.source.quiet import silence
 from eightbit.integer.program import Codes, Program
 
 
@@ -77,8 +78,9 @@ def litert(data: bytes, *, xnnpack: bool, threads: int | None = 1) -> Any:
     own = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     kernels = OpResolverType.BUILTIN if xnnpack else own
     try:
-        made = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kernels)
-        made.allocate_tensors()
+        with silence():  # XNNPACK announces itself
+            made = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kernels)
+            made.allocate_tensors()
     except (RuntimeError, ValueError) as cause:
         raise EngineError(f"LiteRT refuses the network: {str(cause).splitlines()[0]}") from cause
     return made
