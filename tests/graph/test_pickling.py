@@ -75,7 +75,7 @@ def test_what_was_made_on_first_use_stays_behind(model):
     q = eb.quantize(model, images(4))
     q(images(1))
     assert q.program
-    assert set(q.__dict__) == {"ir", "report", "_session", "program"}
+    assert set(q.__dict__) == {"ir", "report", "_started", "program"}
     assert set(copy.copy(q).__dict__) == set(pickle.loads(pickle.dumps(q)).__dict__) == {"ir", "report"}
     assert isinstance(q, HoldsGraph)
 
