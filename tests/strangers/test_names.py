@@ -13,7 +13,7 @@ from onnx import helper
 import eightbit as eb
 from eightbit.report.tensors import TensorPairs, layer_errors
 from tests.strangers.graphs import Feeds, graph, node, normal, weight
-from tests.strangers.walk import arrays, assert_equal, walk
+from tests.strangers.walk import arrays, assert_equal, refused, walk
 
 Case = tuple[onnx.ModelProto, list[Feeds]]
 RECIPES: dict[str, eb.Recipe] = {
@@ -232,3 +232,19 @@ def test_what_shows_a_model_commands_no_terminal() -> None:
         assert "\x1b" not in shown
     assert "a\\x1b[2J" in repr(model)
     assert "a\\x1b[2J" in str(q.report)
+
+
+@pytest.mark.parametrize("text", ["the_output_relu", "the_input", "the_axis", "Relu", "the_graph"])
+def test_names_that_are_no_text_are_refused(text: str) -> None:
+    """Protobuf hands over bytes where text should be, and no writer takes them back."""
+    source = graph(
+        [node("Relu", "the_input", "the_output")],
+        {"the_input": ["the_axis", 3]},
+        {"the_output": ["the_axis", 3]},
+        {},
+    )
+    source.graph.name = "the_graph"
+    spoiled = text[:-1].encode() + b"\xa1"
+    data = source.SerializeToString().replace(text.encode(), spoiled)
+    said = refused(lambda: eb.load(data), eb.LoadError)
+    assert f"{spoiled!r} is not text in UTF-8; export the model again" in said

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import external_data_helper
 
 from eightbit.errors import LoadError
@@ -115,6 +116,7 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise LoadError(
             "the ONNX model has no output, so that nothing could be asked of it; export it with one"
         )
+    _check_texts(proto)
     for tensor in _tensors(proto.graph):
         _check_size(tensor)
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
@@ -136,6 +138,22 @@ def checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     if opset_of(proto) is None:  # no node needs it, the checker has seen; those that quantization adds will
         proto.opset_import.add(domain="", version=COMMON_OPSET)
     return proto
+
+
+def _check_texts(message: Message) -> None:
+    """Refuse names that are no text: protobuf hands them over as bytes, and takes them back from nobody."""
+    for field, value in message.ListFields():
+        parts = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        if field.type == FieldDescriptor.TYPE_STRING:
+            for text in parts:
+                if isinstance(text, bytes):
+                    raise LoadError(f"the {field.name} {text!r} is not text in UTF-8; export the model again")
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for part in parts:
+                if not isinstance(
+                    part, onnx.TensorProto
+                ):  # whose numbers would be copied; its name is read somewhere
+                    _check_texts(part)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
