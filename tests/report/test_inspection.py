@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 import eightbit as eb
-from tests.graph.graphs import graph, normal
+from tests.graph.graphs import graph, normal, parse
 from tests.small_net import images, small_net
 
 VNNI = frozenset({"avx2", "avx512_vnni"})
@@ -141,3 +141,32 @@ def test_layers_beside_sixteen_bits_are_warned_of():
     wide_weights = eb.Recipe(overrides={"classifier": eb.Layer(weights=eb.Weights(bits=16))})
     q = eb.quantize(eb.load(small_net()), images(16), wide_weights)
     assert any(w.startswith("'classifier' reads") for w in eb.inspect(q).warnings)
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((3,), 3), ((1, 3), 1), ((5, 1), 5), ((5, 3), 5)])
+def test_biases_of_another_making(shape: tuple[int, ...], scales: int, tmp_path: Path):
+    """A product with a bias for each row of the batch is no layer of ours, and no fault of the file."""
+    body = """g (float[5,4] x) => (float[5,3] y) {
+        q = QuantizeLinear (x, s, z)
+        d = DequantizeLinear (q, s, z)
+        wd = DequantizeLinear (w, v)
+        bd = DequantizeLinear <axis=0> (b, u)
+        g = Gemm (d, wd, bd)
+        h = QuantizeLinear (g, t, z)
+        y = DequantizeLinear (h, t, z)
+    }"""
+    rng = np.random.default_rng(0)
+    steps = {name: np.float32(step) for name, step in (("s", 0.1), ("t", 0.3), ("v", 0.02))}
+    model = parse(
+        body,
+        **steps,
+        z=np.uint8(128),
+        w=rng.integers(-9, 9, (4, 3)).astype(np.int8),
+        b=rng.integers(-99, 99, shape).astype(np.int32),
+        u=np.full(scales, 0.002, np.float32) if scales > 1 else np.float32(0.002),
+    )
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model.SerializeToString())
+    q, x = eb.open(path), normal(5, 4)
+    np.testing.assert_array_equal(q(x), q.run(x, engine="numpy"))
+    assert [node.op for node in eb.inspect(path).islands] == ["Gemm"] * (scales == 5)

@@ -176,6 +176,8 @@ def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
         scale = scale.T
     bias, bias_scale = _bias(node)
     if bias_scale is not None and bias is not None:
+        if bias_scale.size not in (1, bias.size):
+            return None  # a bias for each row of a batch, say: a file of another's making
         bias_scale = np.broadcast_to(bias_scale, bias.shape)
     codes = codes if shape is None else codes.reshape(shape)
     name = float_name(source.inputs[0])
@@ -192,7 +194,7 @@ def _bias(node: ir.Node) -> tuple[NDArray[Any] | None, NDArray[np.float32] | Non
     if source is None or not is_op(source, "DequantizeLinear"):
         return None, None
     codes, scale = constant(source.inputs[0]), constant(source.inputs[1])
-    return codes, scale
+    return None if codes is None else codes.reshape(-1), scale
 
 
 def _entries(metadata: dict[str, str]) -> list[_Entry]:
