@@ -170,3 +170,23 @@ def test_biases_of_another_making(shape: tuple[int, ...], scales: int, tmp_path:
     q, x = eb.open(path), normal(5, 4)
     np.testing.assert_array_equal(q(x), q.run(x, engine="numpy"))
     assert [node.op for node in eb.inspect(path).islands] == ["Gemm"] * (scales == 5)
+
+
+@pytest.mark.parametrize("target", [(0, 0, 0, 0), (-1, 3, 3, 3), (2, 3, 3, 3)])
+def test_weights_that_another_reshapes(target: tuple[int, ...], tmp_path: Path):
+    body = """g (float[1,3,5,5] x) => (float[1,2,3,3] y) {
+        q = QuantizeLinear (x, s, z)
+        d = DequantizeLinear (q, s, z)
+        wd = DequantizeLinear (w, s)
+        k = Reshape (wd, target)
+        y = Conv (d, k)
+    }"""
+    codes = np.random.default_rng(0).integers(-9, 9, (2, 3, 3, 3)).astype(np.int8)
+    path = tmp_path / "foreign.onnx"
+    model = parse(body, s=np.float32(0.1), z=np.uint8(128), w=codes, target=np.array(target))
+    path.write_bytes(model.SerializeToString())
+    x = normal(1, 3, 5, 5)
+    q = eb.open(path)
+    np.testing.assert_allclose(q(x), q.run(x, engine="numpy"), atol=1e-5)
+    (warning,) = eb.inspect(path).warnings
+    assert "multiplies in float" in warning

@@ -171,6 +171,8 @@ def _encoded(node: ir.Node) -> tuple[str, EncodedLayer] | None:
     codes, scale = constant(source.inputs[0]), constant(source.inputs[1])
     if codes is None or scale is None or codes.dtype not in (np.int8, np.int16):
         return None
+    if shape is not None and np.prod(shape) != codes.size:
+        return None  # 0 and -1 stand for lengths: a file of another's making
     group = attribute(source, "block_size", 0) or None
     if shape is None and group is not None and attribute(source, "axis", 1) == 0:
         scale = scale.T
