@@ -49,7 +49,9 @@ def test_no_large_part_of_a_page_without_pictures_is_light_in_dark_mode(visit: V
     visit("book/index.html", *dark)
     colours = Image.open(shot).convert("L").histogram()
     assert sum(colours[:64]) > 0.8 * sum(colours)  # the ground, and the boxes of the map
-    assert max(colours[128:]) < 0.01 * sum(colours)
+    assert max(colours[128:]) < 0.02 * sum(
+        colours
+    )  # letters, of which the contents have more with every chapter
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
