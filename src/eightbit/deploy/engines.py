@@ -132,6 +132,21 @@ def _native(model: Startable, arithmetic: Arithmetic | None, threads: int | None
     return Native(model.program, arithmetic or Arithmetic.TFLITE)
 
 
+def _litert(name: str, title: str, rounding: str, *, xnnpack: bool) -> Engine:
+    return Engine(
+        name,
+        title,
+        rounding,
+        (),
+        lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=xnnpack, threads=threads),
+        package("ai_edge_litert", "litert"),
+        threaded=True,
+        start_layers=lambda model, arithmetic: Exposed(
+            model.program, lambda program: LiteRT(program, xnnpack=xnnpack)
+        ),
+    )
+
+
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
@@ -174,29 +189,12 @@ ENGINES: Mapping[str, Engine] = {
             threaded=True,
             start_float=lambda graph, threads: OpenVino(graph, threads=threads),
         ),
-        Engine(
-            "litert",
-            "LiteRT with XNNPACK",
-            "once, in float32, ties to even",
-            (),
-            lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=True, threads=threads),
-            package("ai_edge_litert", "litert"),
-            threaded=True,
-            start_layers=lambda model, arithmetic: Exposed(
-                model.program, lambda program: LiteRT(program, xnnpack=True)
-            ),
-        ),
-        Engine(
+        _litert("litert", "LiteRT with XNNPACK", "once, in float32, ties to even", xnnpack=True),
+        _litert(
             "litert-builtin",
             "LiteRT without XNNPACK",
             "each kernel in its own way: once, twice, or in float",
-            (),
-            lambda model, arithmetic, threads: LiteRT(model.program, xnnpack=False, threads=threads),
-            package("ai_edge_litert", "litert"),
-            threaded=True,
-            start_layers=lambda model, arithmetic: Exposed(
-                model.program, lambda program: LiteRT(program, xnnpack=False)
-            ),
+            xnnpack=False,
         ),
         Engine(
             "tflm",

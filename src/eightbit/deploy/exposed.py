@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import quantize
+from eightbit.graph.names import Names
 from eightbit.integer import program as p
 from eightbit.integer.program import Codes, Program
 
@@ -22,14 +23,8 @@ Array = NDArray[np.generic]
 def exposed(program: Program) -> tuple[Program, dict[str, str]]:
     """A program that also gives out each tensor of codes that an operation makes, and `{that output: tensor}`."""
     made = [name for op in program.ops for name in op.outputs if name in program.tensors]
-    taken = {*program.outputs, *(name for op in program.ops for name in (*op.inputs, *op.outputs))}
-    shown: dict[str, str] = {}
-    for name in made:
-        output = f"{name}_shown"
-        while output in taken:
-            output += "_"
-        taken.add(output)
-        shown[output] = name
+    names = Names([*program.outputs, *(name for op in program.ops for name in (*op.inputs, *op.outputs))])
+    shown = {names.fresh(f"{name}_shown"): name for name in made}
     borders = tuple(p.Dequantize(output, (name,), (output,)) for output, name in shown.items())
     return replace(program, outputs=tuple(shown), ops=(*program.ops, *borders)), shown
 

@@ -16,6 +16,7 @@ from eightbit.deploy.c.layers import conv, gemm, matmul
 from eightbit.deploy.c.steps import Builder, Call
 from eightbit.deploy.c.walks import pieces, walk
 from eightbit.deploy.layout.ports import Port
+from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.deploy.layout.views import View, channels_last, in_order
 from eightbit.deploy.layout.windows import Windows
 from eightbit.errors import ExportError
@@ -239,10 +240,5 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
 FLOAT = "it computes in float, which C does not: leave none of its inputs and outputs in float"
 REFUSED: Mapping[type[p.Op], str] = {
     p.FloatIsland: FLOAT,
-    p.GemmToFloat: "its accumulators leave as float: quantize its output, too",
-    p.MatMulToFloat: "its accumulators leave as float: quantize its output, too",
-    p.DynamicQuantize: "it measures its input's range as it runs: quantize with calibration data",
-    p.DynamicGemm: "its input's scale is known only as it runs: quantize with calibration data",
-    p.Embedding: "it gives out float: keep embeddings outside the network",
-    p.ReshapeTo: "its shape is computed as it runs: export the model with fixed shapes",
+    **NO_CODES,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.deploy.layout.views import View, in_order
 from eightbit.deploy.tflite.build import Builder
 from eightbit.deploy.tflite.layers import conv, gemm, matmul, mean, pool, raised
@@ -103,10 +104,5 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
 
 REFUSED: Mapping[type[p.Op], str] = {
     p.FloatIsland: "it is left in float: quantize its inputs and outputs, or keep that part outside the network",
-    p.GemmToFloat: "its accumulators leave as float: quantize its output, too",
-    p.MatMulToFloat: "its accumulators leave as float: quantize its output, too",
-    p.DynamicQuantize: "it measures its input's range as it runs: quantize with calibration data",
-    p.DynamicGemm: "its input's scale is known only as it runs: quantize with calibration data",
-    p.Embedding: "it gives out float: keep embeddings outside the network",
-    p.ReshapeTo: "its shape is computed as it runs: export the model with fixed shapes",
+    **NO_CODES,
 }
