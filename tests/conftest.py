@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eightbit.deploy.c.compiler import compiler
-from eightbit.deploy.engines import ENGINES, Engine
-from eightbit.errors import EngineError
+from eightbit.deploy.engines import ENGINES, Engine, package
+from eightbit.errors import EngineError, MissingExtra
 
 # A busy machine makes a test slow, not wrong: hypothesis measures neither examples nor how long drawing them takes.
 settings.register_profile("eightbit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,6 +90,15 @@ def engine() -> Callable[[str], Engine]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def ray_serve() -> None:
+    """Nothing, where Ray Serve is installed."""
+    try:
+        package("ray", "serve")()
+    except MissingExtra as cause:
+        _without(str(cause))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from eightbit.graph.pickling import HoldsGraph
 from eightbit.graph.prepare.fold import infer_shapes, prepare
 from eightbit.graph.run import FloatSession
 from eightbit.graph.samples import samples
-from eightbit.graph.save import file_bytes, save_graph
+from eightbit.graph.save import save_graph
 from eightbit.graph.source.example import example_from, takes
 from eightbit.graph.source.load import load_graph
 from eightbit.graph.source.naming import named
@@ -314,7 +314,7 @@ def export(
     if kind == "tflite":
         return write_tflite(q.program, place)
     if kind == "triton":
-        return write_repository(file_bytes(q.ir), (q.inputs, q.outputs), place, name)
+        return write_repository(q.ir, place, name)
     found = None if data is None else list(samples(q.ir, data, ExportError))
     return write_c(q.program, place, chosen, name=name, samples=found)
 

@@ -91,6 +91,9 @@ MODELS = {
     "batch in front, one number behind": lambda: quantized(
         "g (float[N,8] x) => (float[1,1] y) { a = MatMul (x, w)\n y = ReduceSum (a) }", 4, 8, w=W
     ),
+    "ranges of each run": lambda: eb.quantize(
+        small_net(), images(8), eb.Recipe(activations=eb.Activations(dynamic=True))
+    ),
 }
 
 
@@ -129,11 +132,11 @@ def test_the_served_file_answers_as_the_model(tmp_path: Path) -> None:
 def test_every_dtype_and_any_name_is_said() -> None:
     names = [*TYPES, 'a"b\\c\nd\u00e9']
     inputs = [TensorSpec(n, np.dtype(n if n in TYPES else "O"), (None, 2)) for n in names]
-    found = parsed(config("m", inputs, [TensorSpec("y", np.dtype("float32"), (None,))]))
+    found = parsed(config("m", inputs, [TensorSpec("y", np.dtype("float32"), (None,))], 0))
     assert [tensor.name for tensor in found.input] == names
     assert [DATA_TYPES[t.data_type] for t in found.input] == [*TYPES.values(), "TYPE_STRING"]
     with pytest.raises(eb.ExportError, match="'z' is complex64, which Triton has no type for"):
-        config("m", [TensorSpec("z", np.dtype("complex64"), (1,))], [])
+        config("m", [TensorSpec("z", np.dtype("complex64"), (1,))], [], 0)
 
 
 @pytest.mark.parametrize(

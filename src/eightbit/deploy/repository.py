@@ -1,6 +1,6 @@
 """A model repository as NVIDIA Triton and KServe's Triton runtime read it: NAME/config.pbtxt and NAME/1/model.onnx.
 
-In: the bytes of an .onnx file, and what goes in and out. Out: a folder. Source of the layout and of the fields: Triton
+In: a graph. Out: a folder. Source of the layout and of the fields: Triton
 Inference Server, "Model Repository" and "Model Configuration".
 """
 
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
-from eightbit.data.specs import TensorSpec
+from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.errors import ExportError
 from eightbit.files import write_whole
+from eightbit.graph.save import file_bytes
 
 MOST_TOGETHER = 64
 """Samples that the server may put into one run, where the model takes any number."""
@@ -42,50 +44,51 @@ class Repository:
         return f"{self.path}: model {self.name}, version 1, {runs}"
 
 
-def write_repository(
-    model: bytes,
-    ends: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
-    folder: str | os.PathLike[str],
-    name: str,
-) -> Repository:
-    """Write a model, an .onnx file's bytes with inputs and outputs `ends`, into the repository `folder`.
+def write_repository(model: ir.Model, folder: str | os.PathLike[str], name: str) -> Repository:
+    """Write a model into the repository `folder`.
 
     The folder is made if need be, and what else lies in it stays. config.pbtxt comes last: a server that watches the
     folder finds a whole model or none. Raises ExportError.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not name.strip("."):
         raise ExportError(f"{name!r} is no name of a model: use letters, digits, '_', '-' and '.'")
-    text = config(name, *ends)
+    most = together(model)
+    text, content = config(name, specs(model), output_specs(model), most), file_bytes(model)
     path = Path(folder, name, "1", "model.onnx")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise ExportError(f"cannot make the folder {path.parent}: {cause.strerror or cause}") from cause
-    write_whole(model, path)
+    write_whole(content, path)
     write_whole(text.encode(), Path(folder, name, "config.pbtxt"))
-    return Repository(Path(folder), name, together(*ends))
+    return Repository(Path(folder), name, most)
 
 
-def together(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int:
-    """The samples that a run may hold: `MOST_TOGETHER` where every first axis is free, else 0."""
-    free = all(spec.shape and spec.shape[0] is None for spec in (*inputs, *outputs))
-    return MOST_TOGETHER if free and inputs else 0
+def together(model: ir.Model) -> int:
+    """The samples of different requests that a run may hold: `MOST_TOGETHER` where every first axis is free, else 0.
+
+    It is 0, too, where activations are quantized in every run: their range is the whole batch's, and an answer would
+    depend on who else asked.
+    """
+    inputs = specs(model)
+    free = all(spec.shape and spec.shape[0] is None for spec in (*inputs, *output_specs(model)))
+    dynamic = any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.all_nodes())
+    return MOST_TOGETHER if free and inputs and not dynamic else 0
 
 
-def config(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
-    """The text of config.pbtxt. Raises ExportError for a dtype that Triton lacks.
+def config(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], most: int) -> str:
+    """The text of config.pbtxt, for runs of up to `most` samples. Raises ExportError for a dtype that Triton lacks.
 
     With batches Triton counts the samples itself, and no axis of `dims` does.
     """
-    most = together(inputs, outputs)
     lines = [
         f"# {name}: int8, written by eightbit",
         f"name: {quoted(name)}",
         'backend: "onnxruntime"',
         f"max_batch_size: {most}",
     ]
-    for kind, specs in (("input", inputs), ("output", outputs)):
-        for spec in specs:
+    for kind, ends in (("input", inputs), ("output", outputs)):
+        for spec in ends:
             dims = ", ".join("-1" if n is None else str(n) for n in spec.shape[bool(most) :])
             lines += [
                 f"{kind} {{",
