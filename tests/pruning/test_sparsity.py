@@ -75,7 +75,7 @@ def test_what_cannot_be_is_said():
         eb.prune(model, sparsity=Sparsity(method="movement"))
     with pytest.raises(QuantizationError, match="give one of them"):
         eb.prune(model, sparsity=0.5, pattern="2:4")
-    with pytest.raises(QuantizationError, match=r'macs=0.5, sparsity=0.9 or pattern="2:4"'):
+    with pytest.raises(QuantizationError, match=r'macs=0.5, branches=1, sparsity=0.9 or pattern="2:4"'):
         eb.prune(model)
 
 

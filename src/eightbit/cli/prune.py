@@ -26,6 +26,9 @@ from eightbit.report.pruning import pruned_layers
 )
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the pruned float model.")
 @click.option("--macs", type=Number(), help="Share of the multiplications that may be left.")
+@click.option(
+    "--branches", type=int, default=0, show_default=True, help="Residual branches to remove whole, first."
+)
 @click.option("--sparsity", type=Number(), help="Share of the weights that shall be zero.")
 @click.option("--pattern", help="Zeros by neighbours along the input channels, such as 2:4.")
 @click.option("--multiple", type=int, default=1, show_default=True, help="What divides numbers of channels.")
@@ -38,6 +41,7 @@ def prune_command(
     calibration: Path | None,
     output: Path,
     macs: float | None,
+    branches: int,
     sparsity: float | None,
     pattern: str | None,
     multiple: int,
@@ -46,7 +50,7 @@ def prune_command(
     constants: Held,
     read: Reader,
 ) -> None:
-    """Take channels out of the float MODEL (.onnx), or set weights to zero, without training.
+    """Take channels or branches out of the float MODEL (.onnx), or set weights to zero, without training.
 
     With data the weights that are left are fitted anew, so that the layers give what they gave.
     """
@@ -58,6 +62,7 @@ def prune_command(
             graph,
             data,
             macs=macs,
+            branches=branches,
             sparsity=sparsity,
             pattern=pattern,
             multiple=multiple,

@@ -8,14 +8,18 @@ number of units gone, and the curve's slope says what the next unit of the group
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.data.feeds import Feeds
+from eightbit.errors import CalibrationError
 from eightbit.graph.model import constant, set_constant
 from eightbit.graph.run import FloatSession
+from eightbit.graph.samples import samples
 from eightbit.pruning.channels import Channels
 from eightbit.pruning.fit import refit
 from eightbit.quant.encode.seen import Seen
@@ -23,6 +27,13 @@ from eightbit.quant.observe.moments import Moments
 
 KEPT = (0.75, 0.5, 0.25)
 """Parts of a group that are left in the three probes of it."""
+PROBED, TOGETHER = 256, 32
+"""Samples that the outputs are measured on, and how many of them at once."""
+
+
+def probes(model: ir.Model, data: Any) -> list[Feeds]:
+    """The first samples, for measuring outputs. Raises CalibrationError for data that do not fit."""
+    return list(islice(samples(model, data, CalibrationError).side_by_side(TOGETHER), PROBED // TOGETHER))
 
 
 def costs_of_units(
@@ -35,8 +46,7 @@ def costs_of_units(
 
     Rises within each group, so that the order stays what it is.
     """
-    exact = _outputs(channels.model, batches)
-    spread = sum(float(((y - y.mean()) ** 2).sum()) for y in exact) or 1.0
+    exact = outputs(channels.model, batches)
     found = np.zeros(channels.size)
     for group in channels.groups:
         ranked = group.units[np.argsort(local[group.units], kind="stable")]
@@ -46,11 +56,8 @@ def costs_of_units(
             if gone > places[-1]:
                 keep = np.ones(channels.size, bool)
                 keep[ranked[:gone]] = False
-                outputs = _outputs(_without(channels, keep, moments), batches)
                 places.append(gone)
-                errors.append(
-                    sum(float(((a - b) ** 2).sum()) for a, b in zip(outputs, exact, strict=True)) / spread
-                )
+                errors.append(output_error(outputs(_without(channels, keep, moments), batches), exact))
         if len(places) == 1:
             places, errors = [0, len(ranked)], [0.0, 1.0]
         slopes = np.maximum.accumulate(np.diff(errors) / np.diff(places))
@@ -83,13 +90,17 @@ def _without(channels: Channels, keep: NDArray[np.bool_], moments: Mapping[str, 
     return result
 
 
-def _outputs(model: ir.Model, batches: Sequence[Feeds]) -> list[NDArray[np.float64]]:
+def output_error(found: Sequence[NDArray[np.float64]], exact: Sequence[NDArray[np.float64]]) -> float:
+    """The squared error of outputs, flat by batch, as a part of their spread."""
+    spread = sum(float(((y - y.mean()) ** 2).sum()) for y in exact) or 1.0
+    return sum(float(((a - b) ** 2).sum()) for a, b in zip(found, exact, strict=True)) / spread
+
+
+def outputs(model: ir.Model, batches: Sequence[Feeds]) -> list[NDArray[np.float64]]:
     """The outputs of a graph, those that are floats, flat by batch."""
     session = FloatSession(model)
     found = []
     for feeds in batches:
-        outputs = [
-            y for y in session.run(feeds).values() if isinstance(y, np.ndarray) and y.dtype.kind == "f"
-        ]
-        found.append(np.concatenate([y.astype(np.float64).ravel() for y in outputs]))
+        floats = [y for y in session.run(feeds).values() if isinstance(y, np.ndarray) and y.dtype.kind == "f"]
+        found.append(np.concatenate([y.astype(np.float64).ravel() for y in floats]))
     return found

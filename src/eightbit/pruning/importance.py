@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,9 +23,8 @@ from numpy.typing import NDArray
 from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.model import constant
-from eightbit.graph.samples import samples
 from eightbit.pruning.channels import Channels
-from eightbit.pruning.effect import costs_of_units
+from eightbit.pruning.effect import costs_of_units, probes
 from eightbit.pruning.fit import fits
 from eightbit.pruning.source_scores import norm_scales, taylor_rows
 from eightbit.quant.encode.layers import TAKES_BIAS
@@ -89,10 +87,7 @@ class Reconstruction:
         for name, use in readers.items():
             units = channels.units(use.axes[use.read])  # type: ignore[index]
             found += read_errors(use.node, units, moments[name], channels.size)
-        batches = list(
-            islice(samples(channels.model, data, CalibrationError).side_by_side(TOGETHER), PROBED // TOGETHER)
-        )
-        return costs_of_units(channels, found, moments, batches)
+        return costs_of_units(channels, found, moments, probes(channels.model, data))
 
 
 def read_errors(node: ir.Node, units: NDArray[np.int64], moments: Moments, size: int) -> Scores:
@@ -118,8 +113,6 @@ def read_errors(node: ir.Node, units: NDArray[np.int64], moments: Moments, size:
     return found
 
 
-PROBED, TOGETHER = 256, 32
-"""Samples that the outputs are measured on, and how many of them at once."""
 DAMPING = 0.01
 """Of the mean diagonal of H, so that it can be inverted where channels are alike or silent."""
 

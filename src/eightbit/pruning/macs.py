@@ -72,6 +72,11 @@ def layer_costs(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[
     return found
 
 
+def multiplications(model: ir.Model, data: Any) -> int:
+    """Those of all layers for the first sample of `data`. Raises as `sample_shapes` does."""
+    return sum(cost.macs for cost in layer_costs(model, sample_shapes(model, data)).values())
+
+
 def _zeros(model: ir.Model) -> Feeds:
     feeds = {}
     for spec in specs(model):

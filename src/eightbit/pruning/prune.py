@@ -1,8 +1,8 @@
-"""Less of a model, without training: channels that are really removed, weights that become zero.
+"""Less of a model, without training: branches and channels that are really removed, weights that become zero.
 
-`eightbit.prune` follows the channels of every layer through the graph (`follow`), ranks them (`importance`), chooses
-what goes by a budget of multiplications (`select`), lets the layers behind make up for it (`compensate`) and cuts
-(`cut`). Zeros are chosen one by one (`zeros`).
+`eightbit.prune` removes whole residual branches (`branches`); it follows the channels of every layer through the graph
+(`follow`), ranks them (`importance`), chooses what goes by a budget of multiplications (`select`), lets the layers
+behind make up for it (`compensate`) and cuts (`cut`). Zeros are chosen one by one (`zeros`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.model import Model, with_data
+from eightbit.pruning.branches import without_branches
 from eightbit.pruning.channels import channels
 from eightbit.pruning.compensate import compensated
 from eightbit.pruning.cut import cut
 from eightbit.pruning.importance import Importance, Magnitude, Reconstruction
-from eightbit.pruning.macs import sample_shapes
+from eightbit.pruning.macs import multiplications, sample_shapes
 from eightbit.pruning.select import select
 from eightbit.pruning.sparsity import Sparsity
 from eightbit.pruning.zeros import with_zeros
@@ -30,6 +31,7 @@ def prune(
     data: Any = None,
     *,
     macs: float | None = None,
+    branches: int = 0,
     sparsity: Sparsity | float | None = None,
     pattern: str | None = None,
     importance: Importance | None = None,
@@ -62,24 +64,32 @@ def prune(
     share = argument("macs", macs, Annotated[float, Above(0, 1)] | None)
     zeros = _sparsity(sparsity, pattern)
     least = argument("floor", floor, Annotated[float, Between(0, 1)])
+    count = argument("branches", branches, Annotated[int, AtLeast(0)])
     step = argument("multiple", multiple, Annotated[int, AtLeast(1)])
     chosen = argument("importance", importance, Importance | None)
     fit = argument("compensate", compensate, bool | None)
-    if share is None and zeros is None:
-        raise QuantizationError('say what shall go: macs=0.5, sparsity=0.9 or pattern="2:4"')
+    if share is None and zeros is None and not count:
+        raise QuantizationError('say what shall go: macs=0.5, branches=1, sparsity=0.9 or pattern="2:4"')
     source, labelled = model, data
     model, data = with_data(model, data)
     graph = model.ir
     if fit and data is None:
         raise CalibrationError("compensate=True needs data: weights are fitted to what layers give on them")
+    if count and data is None:
+        raise CalibrationError(
+            f"branches={count} needs data: outputs on them tell which branches are missed least"
+        )
     fit = data is not None if fit is None else fit
     data = None if data is None else replayable(data, specs(graph))
-    if share is not None:
+    if count:
+        graph = without_branches(graph, count, data, compensate=fit, progress=progress)
+    whole = 0 if share is None else multiplications(model.ir, data)
+    if share is not None and multiplications(graph, data) > share * whole:
         found = channels(graph, sample_shapes(graph, data))
         ranking = chosen or (Magnitude() if data is None else Reconstruction())
         seen = data if isinstance(ranking, Reconstruction) else labelled
         scores = ranking.scores(found, seen, source=source, progress=progress)
-        keep = select(found, scores, share, multiple=step, floor=least)
+        keep = select(found, scores, share, whole=whole, multiple=step, floor=least)
         fitted = compensated(found, keep, data, progress=progress) if fit else graph
         graph = cut(fitted, found, keep)
     if zeros is not None:

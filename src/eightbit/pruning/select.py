@@ -16,9 +16,15 @@ from eightbit.pruning.channels import Channels, Group, Keep, reasons
 
 
 def select(
-    channels: Channels, scores: NDArray[np.float64], macs: float, *, multiple: int = 1, floor: float = 0.0
+    channels: Channels,
+    scores: NDArray[np.float64],
+    macs: float,
+    *,
+    whole: float | None = None,
+    multiple: int = 1,
+    floor: float = 0.0,
 ) -> Keep:
-    """The units that stay, (units,), so that at most the share `macs` of all multiplications is left.
+    """The units that stay, (units,), so that at most the share `macs` of `whole`, or all, multiplications is left.
 
     `scores` (units,) say what is lost with each unit. A group keeps at least one unit and the share `floor` of its own,
     and, where it loses any, a number of channels that `multiple` divides. Raises QuantizationError for a budget that
@@ -40,7 +46,7 @@ def select(
         return np.asarray(each @ lengths[axes].astype(np.float64).prod(axis=1))
 
     now = float(total(alive[:, None])[0])
-    budget = macs * now
+    budget = macs * (whole or now)
     while now > budget:
         fewer = np.array([_fewer(g, int(n), multiple, floor) for g, n in zip(groups, alive, strict=True)])
         lost = np.array(

@@ -19,7 +19,10 @@ from eightbit.report.table import Table
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """A layer, or a product of activations, before and after; `zeros` is the share of its weights that is zero now."""
+    """A layer, or a product of activations, before and after; `zeros` is the share of its weights that is zero now.
+
+    One that is gone with its branch has no channels.
+    """
 
     name: str
     before: LayerCost
@@ -82,7 +85,10 @@ def pruned_layers(before: Model, after: Model, data: Any = None) -> PrunedModel:
         str(node.name): _zeros(constant(node.inputs[1])) for node in after.ir.graph if node.name in costs[1]
     }
     return PrunedModel(
-        tuple(PrunedLayer(name, cost, costs[1][name], zeros[name]) for name, cost in costs[0].items())
+        tuple(
+            PrunedLayer(name, cost, costs[1].get(name, LayerCost(cost.op, 0, 0, 0)), zeros.get(name, 0.0))
+            for name, cost in costs[0].items()
+        )
     )
 
 

@@ -19,17 +19,16 @@ if TYPE_CHECKING:
     from eightbit.model import QuantizedModel
 
 CALIBRATION = 512  # pictures
-MULTIPLE = 4  # channels, which the kernels of most processors take in fours
 
 
 @dataclass(frozen=True)
 class Learned:
     """One model: `start` of the catalog, quantized to `bits` (weights, activations), then trained as `epochs` ... say.
 
-    Before that channels go until the share `macs` of the multiplications is left, each group a multiple of
-    `MULTIPLE`, and the share `zeros` of the weights becomes zero; these stay so. The float network teaches. Weights
-    begin with the scales of the least squared error (`trainable` says why). Pictures are not shifted or flipped: that
-    teaches the few codes less in the same time.
+    Before that `branches` of the residual ones go, and channels until the share `macs` of the multiplications is left,
+    each group a multiple of `multiple`, and the share `zeros` of the weights becomes zero; these stay so. The float
+    network teaches. Weights begin with the scales of the least squared error (`trainable` says why). Pictures are not
+    shifted or flipped: that teaches the few codes less in the same time.
     """
 
     name: str
@@ -41,6 +40,8 @@ class Learned:
     scale_rate: float = 1e-2
     average: float = 0.995
     macs: float = 1.0
+    branches: int = 0
+    multiple: int = 4
     zeros: float = 0.0
 
     @property
@@ -77,7 +78,9 @@ class Learned:
         recipe = Recipe(Weights(bits=self.bits[0], range=MSE()), Activations(bits=self.bits[1]))
         student: Any = teacher
         if self.macs < 1:
-            student = prune(student, calibration, macs=self.macs, multiple=MULTIPLE)
+            student = prune(
+                student, calibration, macs=self.macs, branches=self.branches, multiple=self.multiple
+            )
         if self.zeros:
             student = prune(student, calibration, sparsity=self.zeros)
         module = trainable(student, calibration, recipe)
@@ -114,7 +117,7 @@ LEARNED: dict[str, Learned] = {
         ),
         Learned(
             "resnet8_pruned",
-            "ResNet-8 with half of the multiplications, channels removed, then trained",
+            "ResNet-8 with half of the multiplications, a residual branch and channels removed, then trained",
             "resnet8",
             bits=(8, 8),
             epochs=1,
@@ -122,6 +125,8 @@ LEARNED: dict[str, Learned] = {
             scale_rate=3e-3,
             average=0.99,
             macs=0.5,
+            branches=1,
+            multiple=16,
         ),
         Learned(
             "resnet8_sparse",

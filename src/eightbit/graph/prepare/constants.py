@@ -69,7 +69,7 @@ def squeeze_to_reshape(model: ir.Model) -> int:
 
 
 def drop_no_ops(model: ir.Model) -> int:
-    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad, Sum that change nothing; returns how many.
+    """Remove Identity, Dropout, and Cast, Reshape, Transpose, Pad, Sum, Relu that change nothing; returns how many.
 
     And, of a Concat, constants without an element.
     """
@@ -105,6 +105,8 @@ def _passes_on(node: ir.Node) -> ir.Value | None:
         return source if off and (mask is None or not (mask.uses() or mask.is_graph_output())) else None
     if is_op(node, "Sum", "Mean", "Max", "Min", "Concat") and len(node.inputs) == 1:
         return source
+    if is_op(node, "Relu"):
+        return source if is_op(source.producer(), "Relu") else None
     if is_op(node, "Cast"):
         return source if source.dtype is not None and int(source.dtype) == attribute(node, "to") else None
     if is_op(node, "Transpose"):
