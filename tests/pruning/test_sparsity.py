@@ -50,6 +50,25 @@ def test_the_least_of_all_or_of_each_layer_go(share):
     assert [(~x).sum() for x in found.values()] == [round(share * x.size) for x in scores.values()]
 
 
+def test_adaptive_weights_count_as_parts_of_their_own_layer():
+    """By the definition, one by one; a layer's scale does not matter, and no layer is emptied."""
+    scores = {"a": np.abs(normal(6, 4, 3, 3, seed=1)), "b": np.abs(normal(50, seed=2))}
+    parts = {
+        n: np.array([s**2 / (x[x >= s] ** 2).sum() for s in x.ravel()]).reshape(x.shape)
+        for n, x in scores.items()
+    }
+    how, inputs = Sparsity(0.9, adaptive=True), {"a": 1, "b": 0}
+    found, expected = masks(scores, inputs, how), masks(parts, inputs, Sparsity(0.9))
+    scaled = masks({"a": scores["a"], "b": 1e-3 * scores["b"]}, inputs, how)
+    for name in scores:
+        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(found[name], scaled[name])
+    assert not masks({"a": scores["a"], "b": 1e-3 * scores["b"]}, inputs, Sparsity(0.9))["b"].any()
+    gone = np.where(found["a"], scores["a"], -np.inf)
+    left = masks({"a": gone, "b": scores["b"]}, inputs, how)
+    assert not left["a"][~found["a"]].any()  # what is gone stays gone
+
+
 @pytest.mark.parametrize(("pattern", "n", "m"), [("2:4", 2, 4), ("1:4", 1, 4), ("4:8", 4, 8)])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_of_neighbours_along_the_input_the_largest_stay(pattern, n, m, axis):
@@ -66,6 +85,9 @@ def test_what_cannot_be_is_said():
     for wrong in ({"pattern": "4:2"}, {"pattern": "2/4"}, {"share": 1.0}, {"begin": 0.6, "end": 0.5}):
         with pytest.raises(QuantizationError, match="give"):
             Sparsity(**wrong)
+    for wrong in ({"each_layer": True}, {"pattern": "2:4"}, {"method": "movement"}):
+        with pytest.raises(QuantizationError, match="leave out each_layer, pattern and method"):
+            Sparsity(adaptive=True, **wrong)
     model = eb.load(small_net())
     with pytest.raises(
         QuantizationError, match=r"'7:9' fits no layer: 9 divides .* of none; they are 'stem': 3"

@@ -99,6 +99,20 @@ def test_any_torch_module_can_be_student_and_any_can_teach():
         eb.fit(plain, images(8), replace(QUICK, features={"nothing": "1"}), teacher=teacher)
 
 
+def test_layers_compute_in_bfloat16_where_asked_and_what_learns_stays_float32(net: eb.Model, module):
+    torch.manual_seed(0)
+    teacher, student = classifier(8), classifier(2)
+    kinds: set[torch.dtype] = set()
+    student[0].register_forward_hook(lambda _m, _i, out: kinds.add(out.dtype))
+    training = replace(QUICK, epochs=5, features={"1": "1"}, bfloat16=True)
+    history = eb.fit(student, images(128), training, teacher=teacher)
+    assert kinds == {torch.bfloat16}
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    with pytest.raises(eb.QuantizationError, match="bfloat16 cannot hold the integers of a Trainable"):
+        eb.fit(module, labelled(net), replace(QUICK, bfloat16=True))
+
+
 def test_features_of_a_trainable_are_its_tensors_of_codes(net: eb.Model, module):
     teacher = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(512, 5)

@@ -48,12 +48,12 @@ def share(arrays):
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("method", ["magnitude", "movement"])
+@pytest.mark.parametrize("how", [{}, {"method": "movement"}, {"adaptive": True}])
 @pytest.mark.parametrize("build", [plain, trainable])
-def test_the_share_is_reached_and_stays(build, method, average):
+def test_the_share_is_reached_and_stays(build, how, average):
     module = build()
     before = weights(module)
-    eb.fit(module, data(), replace(QUICK, average=average, sparsity=eb.Sparsity(0.75, method=method)))
+    eb.fit(module, data(), replace(QUICK, average=average, sparsity=eb.Sparsity(0.75, **how)))
     after = weights(module)
     # Of a trainable module further weights may round to zero.
     assert 0.749 < share(after) < (0.751 if build is plain else 0.85)

@@ -2,7 +2,7 @@
 
 A mask is True where a weight stays. Sources: Han et al. 2015, arXiv 1506.02626 (magnitude); Mishra et al. 2021, arXiv
 2104.08378 (2:4); Zhu and Gupta 2017, arXiv 1710.01878 (the cubic schedule); Sanh et al. 2020, arXiv 2005.07683
-(movement).
+(movement); Lee et al. 2021, arXiv 2010.07611 (`adaptive`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ PATTERN = re.compile(r"([1-9]\d?):([1-9]\d?)")
 class Sparsity:
     """The `share` of all layers' weights that is zero, or a `pattern` such as "2:4".
 
-    With `each_layer` it is the share of each layer. Of a pattern "n:m" at most n of every m weights that follow one
-    another along the input channels stay, whatever the share; layers whose input channels m does not divide, such as
-    depthwise ones, stay dense. The rest is for training (`eightbit.fit`): between the parts `begin` and `end` of it the
-    share rises to its end as 1 - (1 - t)³, and "movement" removes the weights that training draws to zero, "magnitude"
-    those that are small.
+    With `each_layer` it is the share of each layer. With `adaptive` a weight counts by what it adds to those of its
+    layer that are no smaller, w² / (sum of their squares): no layer is emptied, and its scale, which a BatchNorm behind
+    it takes away, does not matter. Of a pattern "n:m" at most n of every m weights that follow one another along the
+    input channels stay, whatever the share; layers whose input channels m does not divide, such as depthwise ones, stay
+    dense. The rest is for training (`eightbit.fit`): between the parts `begin` and `end` of it the share rises to its
+    end as 1 - (1 - t)³, and "movement" removes the weights that training draws to zero, "magnitude" those that are
+    small.
     """
 
     share: Annotated[float, Between(0, 0.999)] = 0.5
     pattern: str | None = None
     each_layer: bool = False
+    adaptive: bool = False
     method: Literal["magnitude", "movement"] = "magnitude"
     begin: Annotated[float, Between(0, 1)] = 0.0
     end: Annotated[float, Between(0, 1)] = 0.5
@@ -48,6 +51,10 @@ class Sparsity:
                 raise QuantizationError(
                     f'Sparsity(pattern={self.pattern!r}): give n:m with n below m, such as "2:4"'
                 )
+        if self.adaptive and (self.each_layer or self.pattern is not None or self.method != "magnitude"):
+            raise QuantizationError(
+                "Sparsity(adaptive=True) weighs magnitudes of all layers; leave out each_layer, pattern and method"
+            )
         if self.end < self.begin:
             raise QuantizationError(
                 f"Sparsity(begin={self.begin:g}, end={self.end:g}): give an end after the begin"
@@ -92,7 +99,8 @@ def masks(
         return found
     if sparsity.each_layer:
         return {name: _largest(x, part) for name, x in scores.items()}
-    flat = _largest(np.concatenate([x.ravel() for x in scores.values()]), part)
+    compared = [_relative(x).ravel() if sparsity.adaptive else x.ravel() for x in scores.values()]
+    flat = _largest(np.concatenate(compared), part)
     parts = np.split(flat, np.cumsum([x.size for x in scores.values()])[:-1])
     return {name: mask.reshape(x.shape) for (name, x), mask in zip(scores.items(), parts, strict=True)}
 
@@ -104,6 +112,16 @@ def _largest(scores: NDArray[np.floating], share: float) -> Mask:
     if gone:
         keep[np.argpartition(scores.ravel(), gone - 1)[:gone]] = False
     return keep.reshape(scores.shape)
+
+
+def _relative(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Each score squared, as a part of the squares of those that are no smaller; -inf, for what is gone, stays."""
+    flat = scores.ravel()
+    squares = np.where(np.isfinite(flat), flat, 0.0).astype(np.float64) ** 2
+    order = np.argsort(-squares, kind="stable")
+    found = np.empty_like(squares)
+    found[order] = squares[order] / np.maximum(np.cumsum(squares[order]), np.finfo(np.float64).tiny)
+    return np.where(np.isfinite(flat), found, -np.inf).reshape(scores.shape)
 
 
 def _of_neighbours(scores: NDArray[np.floating], axis: int, n: int, m: int) -> Mask:

@@ -1,7 +1,7 @@
 """Weights of a graph set to zero: the least in size, or the least in what they add to their layer's output.
 
-With data a weight w of input k counts as w² H_kk, its part of the output's energy, relative to that of its layer;
-without as `|w|`. Source: Sun et al. 2023, arXiv 2306.11695 (Wanda), for the weight times the norm of its input.
+With data a weight w of input k counts as the root of w² H_kk, its part of the output's energy, relative to that of its
+layer; without as `|w|`. Source: Sun et al. 2023, arXiv 2306.11695 (Wanda), for the weight times the norm of its input.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _scores(node: ir.Node, moments: Moments | None) -> NDArray[np.float64]:
         return np.abs(weight.astype(np.float64))
     rows = layout.rows(weight.astype(np.float64))
     energy = rows**2 * np.einsum("gkk->gk", moments.hessian)[:, None]
-    return layout.weight(energy / (energy.sum() or 1.0), weight.shape)
+    return layout.weight(np.sqrt(energy / (energy.sum() or 1.0)), weight.shape)
 
 
 def _input_axis(node: ir.Node) -> int:

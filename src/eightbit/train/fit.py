@@ -67,6 +67,8 @@ def fit(
             f"fit trains torch modules, not a {type(module).__name__}; train a Keras model by its own compile and fit"
             f"{zeros}"
         )
+    if chosen.bfloat16 and isinstance(module, Trainable):
+        raise QuantizationError("bfloat16 cannot hold the integers of a Trainable; leave it out")
     torch.manual_seed(chosen.seed)
     loop = _Loop(module, data, chosen, teacher, loss)
     if checkpoint is not None and Path(checkpoint).exists():
@@ -161,7 +163,12 @@ class _Loop:
 
     def _loss(self, batch: Batch) -> Tensor:
         inputs, labels = tuple(x.to(self.device) for x in batch.inputs), batch.labels
-        outputs = self.module(*inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bfloat16):
+            outputs = self.module(*inputs)
+        if self.training.bfloat16:
+            outputs = (
+                tuple(y.float() for y in outputs) if isinstance(outputs, tuple | list) else outputs.float()
+            )
         said = first(outputs)
         total = torch.zeros((), device=said.device)
         share = 0.0
@@ -171,7 +178,7 @@ class _Loop:
             total = total + share * self.given(outputs, told)
             if self.student is not None:
                 for mine, its in self.training.features.items():
-                    pair = self.student.seen[mine], self.teacher.seen[its]
+                    pair = self.student.seen[mine].float(), self.teacher.seen[its]
                     total = total + self.training.feature_weight * feature_loss(*pair)
         if labels is not None:
             labels = labels.to(said.device)

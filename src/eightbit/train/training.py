@@ -22,9 +22,10 @@ class Training:
     2016. `weight` is the teacher's share of the loss, at `temperature`, and `features` pairs tensors of the student
     with those of the teacher, at `feature_weight` (`loss`). With `average`, an exponential average of the parameters
     over some 1 / (1 - average) steps is what remains in the end. For the last part `frozen` of the time a `Trainable`
-    normalizes no more (its `freeze`), and the average begins anew. `seed` decides the order of the samples.
-    `sparsity` sets weights to zero on the way, and keeps those that are zero when the training begins: the zero codes
-    of a `Trainable`, too.
+    normalizes no more (its `freeze`), and the average begins anew. With `bfloat16` the layers of a float module compute
+    in that format (autocast), faster on processors that have it; parameters and the loss stay float32. `seed` decides
+    the order of the samples. `sparsity` sets weights to zero on the way, and keeps those that are zero when the
+    training begins: the zero codes of a `Trainable`, too.
     """
 
     epochs: Annotated[int, Between(1, 10**6)] = 5
@@ -40,6 +41,7 @@ class Training:
     feature_weight: Annotated[float, Between(0, 1e6)] = 1.0
     average: Annotated[float, Between(0, 1)] = 0.0
     frozen: Annotated[float, Between(0, 1)] = 0.0
+    bfloat16: bool = False
     seed: Annotated[int, AtLeast(0)] = 0
     sparsity: Sparsity | None = None
 
