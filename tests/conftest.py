@@ -14,21 +14,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eightbit.deploy.c.compiler import compiler
-from eightbit.deploy.engines import ENGINES, Engine, package
+from eightbit.deploy.engines import Engine, package
 from eightbit.errors import EngineError, MissingExtra
+from tests import tools
 
 # A busy machine makes a test slow, not wrong: hypothesis measures neither examples nor how long drawing them takes.
 settings.register_profile("eightbit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eightbit")
 
-PACKAGES = {
-    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
-    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
-    "qemu-system-arm": "qemu-system-arm",
-    **dict.fromkeys(("qemu-aarch64", "qemu-riscv64"), "qemu-user"),
-}
-"""What Debian calls what holds a program; others are called as they are."""
 NO_EMULATOR = (
     "no QEMU user emulator 7.2 or later: install one (Debian: apt install qemu-user) to test as a processor "
     "without VNNI"
@@ -43,14 +36,7 @@ Tool = Callable[[str], str]
 @pytest.fixture(scope="session")
 def tool() -> Tool:
     """A function that gives the path of a program by its name."""
-
-    def find(name: str) -> str:
-        found = shutil.which(name)
-        if found is None:
-            _without(f"no {name} (Debian: apt install {PACKAGES.get(name, name)})")
-        return str(found)
-
-    return find
+    return tools.program
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +48,9 @@ def sanitizer(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Tool:
     def find(name: str) -> str:
         command = [tool(name), "-fsanitize=address,undefined", "a.c"]
         if subprocess.run(command, cwd=place, capture_output=True, check=False).returncode:
-            _without(f"{name} has no sanitizers (Debian: apt install libclang-rt-dev, or libgcc-VERSION-dev)")
+            tools.without(
+                f"{name} has no sanitizers (Debian: apt install libclang-rt-dev, or libgcc-VERSION-dev)"
+            )
         return tool(name)
 
     return find
@@ -74,22 +62,13 @@ def cc() -> str:
     try:
         return compiler()
     except EngineError as cause:
-        return _without(str(cause))
+        return tools.without(str(cause))
 
 
 @pytest.fixture(scope="session")
 def engine() -> Callable[[str], Engine]:
     """A function that gives an engine by its name, where what it needs is installed."""
-
-    def find(name: str) -> Engine:
-        found = ENGINES[name]
-        if name == "tflm" and sys.version_info >= (3, 12):
-            pytest.skip("TFLite Micro has wheels for Python 3.11 alone")
-        if found.missing is not None:
-            _without(str(found.missing))
-        return found
-
-    return find
+    return tools.engine
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +77,7 @@ def ray_serve() -> None:
     try:
         package("ray", "serve")()
     except MissingExtra as cause:
-        _without(str(cause))
+        tools.without(str(cause))
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +88,7 @@ def emulator() -> str:
     names = ("qemu-x86_64", "qemu-x86_64-static")
     found = os.environ.get("EIGHTBIT_EMULATOR") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        return _without(NO_EMULATOR)
+        return tools.without(NO_EMULATOR)
     return found
 
 
@@ -118,10 +97,5 @@ def aarch64() -> Path:
     """The root folder of an AArch64 Python with NumPy; `make test` fetches one where it can."""
     root = Path(os.environ.get("EIGHTBIT_AARCH64") or "absent")
     if not root.is_dir():
-        _without(NO_AARCH64)
+        tools.without(NO_AARCH64)
     return root
-
-
-def _without(reason: str) -> str:
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return ""

@@ -1,8 +1,10 @@
 """A pytest plugin beside nbval: a printed number is compared within the tolerance that its cell states.
 
 nbval knows two ways, equal or ignored. Here a cell's tags say how far each kind of number may be from the page's
-(see `numbers`); all else about running and comparing is nbval's. `book/conftest.py` switches it on, so it is used
-wherever pytest runs a chapter with `--nbval`. At the end pytest says how many numbers were compared.
+(see `numbers`); all else about running and comparing is nbval's. A cell tagged `needs=` and the name of a program or an
+engine is run everywhere, and compared where that is installed: elsewhere it skips, and fails where CI is set.
+`book/conftest.py` switches it on, so it is used wherever pytest runs a chapter with `--nbval`. At the end pytest says
+how many numbers were compared.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from tests.site.notebooks import printed
+from tests import tools
+from tests.site.notebooks import needs, printed, tags
 from tests.site.numbers import BadTag, Tolerance, counted, settle
 
 PROPERTY = "printed numbers"
@@ -40,7 +43,9 @@ class NumberedCell(IPyNbCell):
             raise pytest.Collector.CollectError(f"cell {self.cell_num}, tag {error}") from None
 
     def compare_outputs(self, test: list[Any], ref: list[Any], skip_compare: Any = None) -> bool:
-        """nbval's comparison, after accepted numbers are set to the page's."""
+        """nbval's, after accepted numbers are set to the page's; none without the tools that the cell needs."""
+        for name in needs(tags(self.cell)):
+            tools.need(name)
         pages: dict[str, list[str]] = defaultdict(list)
         for name, holder, key in texts(ref):
             pages[name].append(holder[key])

@@ -31,6 +31,11 @@ def tags(cell: Cell) -> set[str]:
     return set(cell["metadata"].get("tags", []))
 
 
+def needs(tags: set[str]) -> list[str]:
+    """The tools without which the outputs of a cell with these tags are others: programs, and engines."""
+    return sorted(tag.removeprefix("needs=") for tag in tags if tag.startswith("needs="))
+
+
 def code_lines(cell: Cell) -> list[str]:
     """The lines of a cell that are neither blank nor a comment."""
     return [line for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#")]

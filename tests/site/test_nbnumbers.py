@@ -99,3 +99,17 @@ def test_tables_in_html_are_compared_too(run: Run):
     show = "from IPython.display import HTML, display; display(HTML('<td>{}</td>'))"
     result = run((show.format("1.51"), page, ["atol=0.02"]), (show.format("1.53"), page, ["atol=0.02"]))
     result.assert_outcomes(passed=1, failed=1)
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_cell_without_the_tool_it_needs_is_run_and_not_compared(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ci: str
+):
+    monkeypatch.setenv("CI", ci)
+    result = run(
+        ("a = 1; print('not here')", "1.50\n", ["needs=nosuchtool"]),
+        ("print(a)", "1\n", ["needs=numpy"]),
+        ("print(2)", "3\n", ["needs=python3"]),
+    )
+    result.assert_outcomes(passed=1, failed=1 + bool(ci), skipped=1 - bool(ci))
+    result.stdout.fnmatch_lines(["printed numbers: 1 compared (1 equal, *"])
