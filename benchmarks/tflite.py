@@ -12,11 +12,9 @@ before it, made ResNet-8 and MobileNet no faster and DS-CNN a tenth. XNNPACK rea
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -30,9 +28,8 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.c.native import compiled
 from eightbit.deploy.engines import ENGINES
-from eightbit.deploy.tflite.engines import arena_for, litert, micro
+from eightbit.deploy.tflite.engines import arena_used, litert
 from eightbit.deploy.tflite.file import to_bytes
-from eightbit.deploy.tflite.net import Net
 from eightbit.deploy.tflite.prepare import net_of
 from eightbit.report.timing import interleaved
 from tests.deploy.networks import Case
@@ -108,22 +105,6 @@ def arena(name: str, made: Case) -> Figure:
         f" {used['head']:,} of them tensors"
     )
     return Figure(f"{name}: arena, C / TFLite Micro", ours / used["total"], MAX_ARENA, "x", detail)
-
-
-def arena_used(net: Net) -> dict[str, int]:
-    """Bytes of the arena that TFLite Micro uses, by what it prints: total, head (tensors), tail (its own)."""
-    runner = micro(to_bytes(net), arena_for(net))
-    with tempfile.TemporaryFile() as printed:
-        kept = os.dup(2)
-        os.dup2(printed.fileno(), 2)
-        try:
-            runner.print_allocations()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        printed.seek(0)
-        text = printed.read().decode()
-    return {what: int(count) for what, count in re.findall(r"Arena allocation (\w+) (\d+) bytes", text)}
 
 
 def code(name: str, made: Case, folder: Path) -> Iterator[Figure]:

@@ -16,7 +16,8 @@ from eightbit.arith.affine import INT8
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.folder import random_samples
 from eightbit.deploy.engines import Engine
-from eightbit.deploy.tflite.engines import LiteRT, Micro
+from eightbit.deploy.tflite.engines import LiteRT, Micro, arena_for, arena_used, micro
+from eightbit.deploy.tflite.file import to_bytes
 from eightbit.deploy.tflite.prepare import net_of
 from eightbit.deploy.tflite.rules import REFUSED, RULES
 from eightbit.deploy.tflite.tables import clipped, rectified
@@ -281,3 +282,13 @@ def test_refusals_name_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(eb.ExportError, match=r"(?s)as \.tflite:\n.*: quantize with calibration data"):
         eb.export(kept, tmp_path / "net.tflite")
     assert not (tmp_path / "net.tflite").exists()
+
+
+def test_the_arena_that_is_used_is_between_what_is_alive_and_what_surely_suffices(tflm: None) -> None:
+    net = net_of(eb.quantize(small_net(), images(4), eb.Recipe.plain()).program)
+    used = arena_used(net)
+    assert used["total"] == used["head"] + used["tail"] <= arena_for(net)
+    assert used["head"] >= max(int(np.prod(t.shape)) for t in net.tensors.values() if t.data is None)
+    assert micro(to_bytes(net), used["total"] + 16)  # as much and its alignment is enough, and less is not
+    with pytest.raises(eb.EngineError, match="TFLite Micro refuses"):
+        micro(to_bytes(net), used["total"] - 64)

@@ -5,6 +5,9 @@ Each runs the very file that `eightbit.export` writes, one sample a call.
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,3 +108,22 @@ def arena_for(net: Net) -> int:
         t.data.size for t in net.tensors.values() if t.data is not None and t.data.dtype == np.int32
     )
     return 2**20 + sum(2**12 + 2 * int(np.prod(t.shape)) * t.dtype.itemsize for t in made) + 2**6 * channels
+
+
+def arena_used(net: Net) -> dict[str, int]:
+    """Bytes of the arena that TFLite Micro uses, as it says itself: total, head (tensors), tail (its own objects).
+
+    Its pointers are this machine's. Raises MissingExtra without the interpreter, EngineError for a file it refuses.
+    """
+    interpreter = micro(to_bytes(net), arena_for(net))
+    with tempfile.TemporaryFile() as printed:
+        kept = os.dup(2)
+        os.dup2(printed.fileno(), 2)
+        try:
+            interpreter.print_allocations()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        printed.seek(0)
+        text = printed.read().decode()
+    return {what: int(count) for what, count in re.findall(r"Arena allocation (\w+) (\d+) bytes", text)}
