@@ -7,10 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 
 import eightbit as eb
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.engines import ENGINES, installed
+from eightbit.deploy.openvino_session import coded_once
+from eightbit.deploy.sessions import OnnxRuntime
 from tests.conformance.cases import ROWS
 from tests.small_net import images, small_net
 
@@ -80,6 +83,30 @@ PADDED_MEANS = {
     *("AveragePool random include 1", "AveragePool same include 1", "AveragePool half include 1"),
     *("AveragePool 3D include 1", "AveragePool whole image, padded 1"),
 }
+
+
+class Heads(torch.nn.Module):
+    """A product, its rows moved as attention moves them, and a second product; what was moved is an output too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 12), torch.nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heads = self.first(x).reshape(-1, 5, 4, 3).transpose(1, 2)
+        return self.second(heads), heads
+
+
+def test_openvino_is_handed_a_graph_that_writes_codes_once() -> None:
+    x = np.random.default_rng(0).normal(size=(16, 5, 8)).astype(np.float32)
+    q = eb.quantize(Heads(), x, eb.Recipe.plain())
+    once, written = coded_once(q.ir), q.ir
+    quantized = [sum(node.op_type == "QuantizeLinear" for node in graph.graph) for graph in (written, once)]
+    assert quantized == [9, 3]  # as it was; of the input and of each product
+    for graph in (written, once):
+        found = OnnxRuntime(graph, threads=1).run({"x": x})
+        for name, expected in zip(("linear_1", "transpose"), q.run(x, engine="numpy"), strict=True):
+            np.testing.assert_array_equal(found[name], expected)
 
 
 @pytest.mark.slow
