@@ -5,7 +5,7 @@
 Integers are held against the NumPy engine's over 200 inputs, here and on emulated processors, in both roundings. The
 arena is held against the most bytes alive in one step, code against the weights that any program would need. Times are
 one thread's, beside ONNX Runtime's on the same int8 model; `tflite` has the rows beside LiteRT and TFLite Micro, and
-those of EfficientNet-Lite0, `openvino` the larger networks in OpenVINO.
+those of EfficientNet-Lite0, `openvino` the larger networks in OpenVINO, `lint` what it predicts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import eightbit as eb
-from benchmarks import openvino, tflite
+from benchmarks import lint, openvino, tflite
 from benchmarks.figure import Figure
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
 from eightbit.deploy.c.folder import network
@@ -58,6 +58,7 @@ def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         yield from tflite.rows("lite0", case("lite0"), LARGE_INPUTS, Path(folder))
     yield from openvino.rows()
+    yield from lint.rows()
 
 
 def differing(name: str, made: Case) -> Figure:

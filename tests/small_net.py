@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 CLASSES = 5
@@ -51,3 +52,25 @@ def write_small_net(folder: Path) -> Path:
     path = folder / "net.onnx"
     onnx.save(small_net(), path)
     return path
+
+
+def by_another_quantizer(folder: Path) -> Path:
+    """The file that `onnxruntime.quantization` makes of the network: activations uint8, weights int8 a channel."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    rng = np.random.default_rng(0)
+    batches = iter([{"image": rng.normal(size=(4, *SHAPE)).astype(np.float32)} for _ in range(3)])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(batches, None)
+
+    onnx.save(small_net(), folder / "float.onnx")
+    quantization.quantize_static(
+        folder / "float.onnx",
+        folder / "int8.onnx",
+        Reader(),
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+    )
+    return folder / "int8.onnx"

@@ -19,8 +19,9 @@ from eightbit.arith.affine import INT8, QuantParams, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic, requantize_c, requantize_d
 from eightbit.deploy.c.compiler import library
 from eightbit.deploy.c.folder import kernel_header, network
-from eightbit.deploy.c.rules import REFUSED, RULES
+from eightbit.deploy.c.rules import RULES
 from eightbit.deploy.c.text import source
+from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.errors import EngineError, ExportError
 from eightbit.integer import program as p
 from eightbit.integer.lower import lower
@@ -39,8 +40,8 @@ GRAPHS = 25  # compiled together, since a compiler takes longer to start than to
 
 
 def test_every_operation_is_done_or_refused() -> None:
-    assert set(RULES) | set(REFUSED) == set(operations())
-    assert not set(RULES) & set(REFUSED)
+    assert set(RULES) | set(NO_CODES) == set(operations())
+    assert not set(RULES) & set(NO_CODES)
 
 
 @pytest.mark.parametrize(("arithmetic", "flags"), [*zip(FIXED, FLAGS, strict=False), (FIXED[0], FLAGS[-1])])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from eightbit.deploy.c.folder import random_samples
 from eightbit.deploy.engines import Engine
 from eightbit.deploy.tflite.engines import LiteRT, Micro, arena_for, arena_used, micro
 from eightbit.deploy.tflite.file import to_bytes
+from eightbit.deploy.tflite.islands import FloatNode
 from eightbit.deploy.tflite.prepare import net_of
 from eightbit.deploy.tflite.rules import REFUSED, RULES
 from eightbit.deploy.tflite.tables import clipped, rectified
@@ -29,7 +31,7 @@ from eightbit.integer.verify import accumulator_limits
 from tests.conformance.cases import ROWS
 from tests.deploy.programs import Maker, random_program
 from tests.integer.test_engine import operations
-from tests.small_net import images, small_net
+from tests.small_net import by_another_quantizer, images, small_net
 
 Need = Callable[[str], Engine]
 
@@ -64,7 +66,7 @@ def tried(program: p.Program) -> Micro | str:
 
 
 def test_every_operation_is_said_or_refused() -> None:
-    assert set(RULES) | set(REFUSED) == set(operations())
+    assert {*RULES, *REFUSED, p.FloatIsland} == {*operations(), FloatNode}  # islands are opened into nodes
     assert not set(RULES) & set(REFUSED)
 
 
@@ -261,6 +263,29 @@ def test_what_the_file_says(tmp_path: Path, litert: None) -> None:
         LiteRT(q.program, xnnpack=True).run({q.inputs[0].name: x})[q.outputs[0].name],
         q.run(x, engine="litert"),
     )
+
+
+def test_the_scales_of_a_qdq_file_are_kept(tmp_path: Path, litert: None) -> None:
+    """Another quantizer's: weights, scales and zero points of the .tflite are the ONNX file's, uint8 less 128."""
+    from onnx import numpy_helper
+
+    q = eb.open(by_another_quantizer(tmp_path))
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    fixed = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    net = net_of(q.program)
+    pairs = {n.output[0]: n.input[1:] for n in graph.node if n.op_type == "QuantizeLinear"}
+    written = {name: t.quantization for name, t in net.tensors.items() if name in pairs}
+    assert len(written) >= 5
+    for name, found in written.items():
+        scale, zero = (fixed[x] for x in pairs[name])
+        assert found is not None and (found.scale, found.zero_point) == (scale, int(zero) - 128)
+    weights = [t for name, t in net.tensors.items() if name.endswith(".weight")]
+    assert len(weights) == 3
+    for tensor in weights:
+        codes, scale = (fixed[f"w{1 + weights.index(tensor)}_{what}"] for what in ("quantized", "scale"))
+        assert tensor.data is not None and tensor.quantization is not None
+        np.testing.assert_array_equal(tensor.data, np.moveaxis(codes, 1, -1))
+        np.testing.assert_array_equal(tensor.quantization.scale, scale)
 
 
 def test_a_softmax_that_would_end_the_process_is_refused(tflm: None, litert: None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
@@ -16,7 +15,7 @@ from eightbit.integer import program as p
 from eightbit.integer.engine import run
 from eightbit.integer.lower import lower
 from tests.conformance.builder import Graph, floats_of
-from tests.small_net import SHAPE, small_net
+from tests.small_net import SHAPE, by_another_quantizer
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -252,24 +251,8 @@ def test_sessions_refuse_a_float_graph() -> None:
 
 def test_graphs_of_another_quantizer(tmp_path: Path) -> None:
     """What onnxruntime.quantization writes (uint8 activations) lowers without an island, to the same integers."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    rng = np.random.default_rng(0)
-    batches = iter([{"image": rng.normal(size=(4, *SHAPE)).astype(np.float32)} for _ in range(3)])
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(batches, None)
-
-    onnx.save(small_net(), tmp_path / "float.onnx")
-    quantization.quantize_static(
-        tmp_path / "float.onnx",
-        tmp_path / "int8.onnx",
-        Reader(),
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-    )
-    qdq = ir.load(tmp_path / "int8.onnx")
+    rng = np.random.default_rng(1)
+    qdq = ir.load(by_another_quantizer(tmp_path))
     program = lower(qdq)
     assert not any(isinstance(op, p.FloatIsland | p.Lookup) for op in program.ops)
     feeds = {"image": rng.normal(size=(32, *SHAPE)).astype(np.float32)}

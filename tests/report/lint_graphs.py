@@ -21,13 +21,28 @@ RNG_SEED = 7
 
 @dataclass(frozen=True)
 class Case:
-    """The nodes that lint must name, and no others: `saturates` (AVX2), `floats` (ONNX Runtime), `refused` (C)."""
+    """The nodes that lint must name, and no others: `saturates` (AVX2), `floats` (ONNX Runtime), `refused` (C, TFLite
+    Micro). LiteRT refuses `lite_refused`, where that is not what C refuses, and computes `lite_floats` in float.
+    """
 
     name: str
     build: Callable[[], tuple[eb.QuantizedModel, Feeds]]
     saturates: frozenset[str] = field(default=frozenset(), kw_only=True)
     floats: frozenset[str] = field(default=frozenset(), kw_only=True)
     refused: frozenset[str] = field(default=frozenset(), kw_only=True)
+    lite_refused: frozenset[str] | None = field(default=None, kw_only=True)
+    lite_floats: frozenset[str] = field(default=frozenset(), kw_only=True)
+
+    def named(self, kind: str, target: str) -> frozenset[str]:
+        """The nodes that lint must name for a target, of one kind of finding."""
+        in_onnxruntime = target in ("x86-vnni", "x86-avx2", "arm")
+        if kind == "saturates":
+            return self.saturates if target == "x86-avx2" else frozenset()
+        if kind == "float":
+            return self.floats if in_onnxruntime else self.lite_floats if target == "tflite" else frozenset()
+        if in_onnxruntime:
+            return frozenset()
+        return self.refused if target != "tflite" or self.lite_refused is None else self.lite_refused
 
 
 def extremes(shape: tuple[int, ...], scale: float, zero: int) -> np.ndarray:
@@ -163,6 +178,7 @@ BY_HAND = (
         saturates=SAT_M,
         floats=frozenset({"LpNormalization_z"}),
         refused=frozenset({"MatMul_y", "LpNormalization_z"}),
+        lite_refused=frozenset({"LpNormalization_z"}),
     ),
     Case("the second of two layers", two_layers, saturates=SAT_M),
     Case("behind a table", behind_a_table),
@@ -173,6 +189,7 @@ BY_HAND = (
         saturates=frozenset({"m"}),
         floats=frozenset({"y"}),
         refused=frozenset({"x_Q", "m", "y"}),
+        lite_refused=frozenset({"x_Q", "m"}),
     ),
 )
 
@@ -207,6 +224,11 @@ def kept(*patterns: str) -> eb.Recipe:
     return replace(SEVEN, overrides=dict.fromkeys(patterns, eb.FLOAT))
 
 
+def in_lite(*names: str) -> dict[str, frozenset[str]]:
+    """Written as float operators of LiteRT, refused elsewhere."""
+    return {"lite_refused": frozenset(), "lite_floats": frozenset(names)}
+
+
 ONE = normal(8, 8, seed=1)
 T = frozenset({"t"})
 PADS = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
@@ -224,35 +246,41 @@ QUANTIZED = (
         around("ConvTranspose (m, wc)", wc=normal(4, 4, 2, 2)),
         floats=T,
         refused=T,
+        **in_lite("t"),
     ),
     Case(
         "a maximum over axes",
         around("ReduceMax <keepdims=1> (m, axes)", axes=np.array([2], np.int64)),
         floats=T,
         refused=T,
+        **in_lite("t"),
     ),
     Case(
         "a norm",
         around("InstanceNormalization (m, s, b)", s=np.ones(4, np.float32), b=np.zeros(4, np.float32)),
         floats=T,
         refused=T,
+        **in_lite("t"),
     ),
     Case(
         "a size that grows",
         around('Resize <mode="nearest"> (m, , s)', s=TWICE),
         refused=T,
+        **in_lite("t"),
     ),
     Case(
         "a size that grows between neighbours",
         around('Resize <mode="linear"> (m, , s)', s=TWICE),
         floats=T,
         refused=T,
+        **in_lite("t"),
     ),
     Case(
         "padding with another number",
         around("Pad (m, p, v)", p=PADS, v=np.array(2, np.float32)),
         floats=T,
         refused=T,
+        **in_lite("t"),
     ),
     Case("padding with zero", around("Pad (m, p)", p=PADS)),
     Case(
@@ -282,6 +310,7 @@ QUANTIZED = (
         ),
         floats=frozenset({"b"}),
         refused=frozenset({"b", "a"}),
+        **in_lite("a", "b"),
     ),
     Case(
         "weights alone",
@@ -293,6 +322,7 @@ QUANTIZED = (
         ),
         floats=frozenset({"y"}),
         refused=frozenset({"y"}),
+        **in_lite("y"),
     ),
     Case(
         "sixteen bits",

@@ -18,11 +18,12 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.cli import main
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.engines import Engine
+from eightbit.deploy.sessions import run_island
 from eightbit.integer.engine import run
-from eightbit.report.comparison import node_share
 from eightbit.report.lint import TARGETS
 from tests.deploy.programs import differing
 from tests.report.lint_graphs import CASES, Case, Feeds
+from tests.report.lint_happens import in_float
 from tests.small_net import images, small_net
 
 ROOT = Path(__file__).parents[2]
@@ -46,14 +47,12 @@ def test_there_are_graphs_of_every_kind() -> None:
 
 @by_name
 def test_what_falls_back_to_float_is_what_onnx_runtime_leaves_in_float(case: Case) -> None:
-    """Sums of one term, which hold a float layer away from its neighbours, compute nothing."""
     q, _ = made(case)
     for target in ("x86-vnni", "x86-avx2", "arm"):
         report = eb.lint(q, target)
         assert named(report, "float") == case.floats
         assert all(f.reason and f.remedy for f in report.findings)
-    left = {name for name, op in node_share(q.ir).in_float if not name.endswith("_held")}
-    assert left == case.floats
+    assert in_float(q, "arm") == case.floats
 
 
 @by_name
@@ -74,24 +73,30 @@ def test_what_c_does_not_refuse_gives_the_right_integers(cc: str) -> None:
     assert not differing(programs, Arithmetic.TFLITE, flags=("-O0",))
 
 
+@by_name
 @pytest.mark.parametrize(("target", "name"), [("tflite", "litert"), ("tflm", "tflm")])
 def test_what_tflite_refuses_is_refused_and_the_rest_runs(
-    target: str, name: str, engine: Callable[[str], Engine]
+    target: str, name: str, case: Case, engine: Callable[[str], Engine]
 ) -> None:
-    """TFLite Micro gives the integers of the NumPy engine besides; it refuses what C refuses."""
-    for case in CASES:
-        q, feeds = made(case)
-        refused = named(eb.lint(q, target), "refused")
-        assert refused == case.refused, case.name
-        if refused:
-            with pytest.raises(eb.EngineError, match="cannot run this"):
-                engine(name).start(q, engine(name).chosen(None), 1)
-            continue
-        found = engine(name).start(q, engine(name).chosen(None), 1).run(feeds)
-        for key, array in run(q.program, feeds, arithmetic=Arithmetic.TFLITE).items():
-            assert found[key].shape == array.shape
-            if name == "tflm":
-                np.testing.assert_array_equal(found[key], array, err_msg=case.name)
+    """TFLite Micro refuses what C refuses, and gives the integers of the NumPy engine; LiteRT's file holds float
+    operators for exactly the nodes that lint says.
+    """
+    (q, feeds), report = made(case), eb.lint(made(case)[0], target)
+    lite = target == "tflite"
+    assert named(report, "refused") == case.named("refused", target)
+    assert named(report, "float") == case.named("float", target)
+    assert all(f.reason and f.remedy for f in report.findings)
+    if named(report, "refused"):
+        with pytest.raises(eb.EngineError, match="cannot run this"):
+            engine(name).start(q, engine(name).chosen(None), 1)
+        return
+    found = engine(name).start(q, engine(name).chosen(None), 1).run(feeds)
+    for key, array in run(q.program, feeds, arithmetic=Arithmetic.TFLITE, island=run_island).items():
+        assert found[key].shape == array.shape
+        if not lite:
+            np.testing.assert_array_equal(found[key], array)
+    if lite:
+        assert in_float(q, target) == case.lite_floats
 
 
 def test_what_saturates_is_read_off_the_weights() -> None:

@@ -139,11 +139,14 @@ class DynamicGemm(Op):
 class Embedding(Op):
     """Rows of a constant table, picked by integer ids (...), as float32 (..., K).
 
-    `table` int8 (V, K), or int16 for rows of more than eight bits; `scale` float32 (V,), one a row.
+    `table` int8 (V, K), or int16 for rows of more than eight bits; `scale` float32 (V,), one a row. `ids_shape` and
+    `ids_dtype` are those of the ids, as far as the graph knows.
     """
 
     table: Codes
     scale: NDArray[np.float32]
+    ids_shape: tuple[int | None, ...] | None = None
+    ids_dtype: str = "int64"
 
 
 @dataclass(frozen=True, eq=False)

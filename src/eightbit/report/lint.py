@@ -20,7 +20,9 @@ from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.flash import flash_bytes
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.c.text import Network
+from eightbit.deploy.layout.refusals import IN_FLOAT as CANNOT_FLOAT
 from eightbit.deploy.saturation import saturating
+from eightbit.deploy.tflite.net import Net
 from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
@@ -216,8 +218,23 @@ def _refused_by_c(q: QuantizedModel) -> Iterator[Finding]:
     yield from refusals(q, lambda: network(q.program, Arithmetic.TFLITE))
 
 
-def _refused_by_tflite(q: QuantizedModel) -> Iterator[Finding]:
-    yield from refusals(q, lambda: net_of(q.program))
+def _by_tflite(q: QuantizedModel) -> Iterator[Finding]:
+    """What the writer refuses; where it refuses nothing, what the file computes in float."""
+    made: list[Net] = []
+    refused = list(refusals(q, lambda: made.append(net_of(q.program))))
+    yield from refused or _islands_of(q, made[0])
+
+
+def _islands_of(q: QuantizedModel, net: Net) -> Iterator[Finding]:
+    known = {node.name: node.reason for node in float_nodes(q)}
+    known |= {op.name: SUMS for op in q.program.ops if isinstance(op, p.GemmToFloat | p.MatMulToFloat)}
+    for node in q.ir.graph:
+        name = str(node.name)
+        if name in known and name in net.in_float:
+            yield Finding(IN_FLOAT, name, node.op_type, known[name], remedy_for(known[name]))
+
+
+SUMS = "its sums leave as float: TensorFlow Lite has no such kernel, and multiplies in float"
 
 
 def _refused_by_tflm(q: QuantizedModel) -> Iterator[Finding]:
@@ -234,20 +251,25 @@ def refusals(q: QuantizedModel, write: Callable[[], object]) -> Iterator[Finding
         return
     named = {op.name: op for op in q.program.ops}
     named |= {name: op for op in q.program.ops for name in op.outputs if name not in named}
+    inner = {name for op in q.program.ops if isinstance(op, p.FloatIsland) for name in op.nodes}
     types = {str(node.name): node.op_type for node in q.ir.graph}
     ends = (*q.program.inputs, *q.program.outputs)
     inside = {node.name: node for node in float_nodes(q)}
     for line in lines[1:] or lines:
         text = re.sub(r"^the network cannot be written [^:]*: ", "", line.strip())
-        name = max((n for n in named if text.startswith(f"{n}: ")), key=len, default="")
+        name = max((n for n in {*named, *inner} if text.startswith(f"{n}: ")), key=len, default="")
         reason, _, remedy = text.removeprefix(f"{name}: ").rpartition(": ")
         op = named.get(name)
-        islands = [inside[n] for n in op.nodes if n in inside] if isinstance(op, p.FloatIsland) else []
+        whole = text == f"{name}: {CANNOT_FLOAT}"
+        islands = (
+            [inside[n] for n in op.nodes if n in inside] if whole and isinstance(op, p.FloatIsland) else []
+        )
         for node in islands:
             said = f"it computes in float: {node.reason}"
             yield Finding(REFUSED, node.name, node.op, said, remedy_for(node.reason))
         if not islands:
-            where = op.name if op is not None else next((v for v in ends if f" {v!r} " in text), "")
+            where = next((v for v in ends if f" {v!r} " in text), "")
+            where = name if name in inner else where if op is None else op.name
             yield Finding(
                 REFUSED, where, types.get(where, ""), reason or remedy, remedy if reason else OUTSIDE
             )
@@ -259,7 +281,7 @@ TARGETS: Mapping[str, Target] = {
     "x86-vnni": Target("ONNX Runtime on x86 with VNNI", (_in_float,)),
     "x86-avx2": Target("ONNX Runtime on x86 with AVX2 and no VNNI", (_saturating, _in_float)),
     "arm": Target("ONNX Runtime on 64-bit ARM", (_in_float,)),
-    "tflite": Target("LiteRT", (_refused_by_tflite,)),
+    "tflite": Target("LiteRT", (_by_tflite,)),
     "tflm": Target("TFLite Micro", (_refused_by_tflm,)),
     "cortex-m": Target("C on a Cortex-M", (_refused_by_c,), bare=True),
 }

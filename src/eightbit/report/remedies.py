@@ -23,6 +23,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ("its bias is not constant", "export the model with that bias as a constant"),
     ("ONNX Runtime has no integer kernel", "resize and convolve, or run it in float at the end"),
     ("of opset", "export the model with a newer opset"),
+    ("its sums leave as float", "let what reads it be integer, too"),
     ("its output is not quantized", "let what reads it be integer, too"),
     ("the size of its window", "export the model with that size as a constant"),
     ("not known", "export the model with fixed shapes"),

@@ -12,8 +12,9 @@ from eightbit.deploy.c.compiler import library
 from eightbit.deploy.c.folder import kernel_header, network
 from eightbit.deploy.c.text import Network, header, source
 from eightbit.deploy.layout.ports import Ported
+from eightbit.deploy.layout.shapes import Array
 from eightbit.errors import EngineError, ExportError
-from eightbit.integer.program import Codes, Program
+from eightbit.integer.program import Program
 
 
 class Native(Ported):
@@ -27,8 +28,8 @@ class Native(Ported):
         self._run = compiled(self.net)
         super().__init__(program, self.net.plan.inputs, self.net.plan.outputs, self._sample)
 
-    def _sample(self, inputs: Sequence[Codes]) -> list[Codes]:
-        made: list[Codes] = [np.empty(port.shape, np.int8) for port in self.outputs]
+    def _sample(self, inputs: Sequence[Array]) -> list[Array]:
+        made: list[Array] = [np.empty(port.shape, np.int8) for port in self.outputs]
         self._run(*(ctypes.c_void_p(a.ctypes.data) for a in (*inputs, *made)))
         return made
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from eightbit.arith.fixedpoint import FIXED_POINT, Arithmetic
-from eightbit.deploy.c.rules import REFUSED, RULES
+from eightbit.deploy.c.rules import RULES
 from eightbit.deploy.c.steps import Builder, Plan
+from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.deploy.layout.shapes import shapes_of
 from eightbit.errors import EngineError, ExportError
 from eightbit.integer import program as p
@@ -20,7 +21,7 @@ def plan_of(program: p.Program, arithmetic: Arithmetic) -> Plan:
         raise ExportError(
             "ONNX arithmetic rounds in float, which C does without: choose 'tflite' or 'single'"
         )
-    faults = [f"{op.name}: {REFUSED[type(op)]}" for op in program.ops if type(op) in REFUSED]
+    faults = [f"{op.name}: {NO_CODES[type(op)]}" for op in program.ops if type(op) in NO_CODES]
     windowed = (op for op in program.ops if isinstance(op, p.Conv | p.MaxPool | p.AveragePool))
     faults += [
         f"{op.name}: its window has {len(op.strides)} axes, C has kernels for one and two"

@@ -16,7 +16,6 @@ from eightbit.deploy.c.layers import conv, gemm, matmul
 from eightbit.deploy.c.steps import Builder, Call
 from eightbit.deploy.c.walks import pieces, walk
 from eightbit.deploy.layout.ports import Port
-from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.deploy.layout.views import View, channels_last, in_order
 from eightbit.deploy.layout.windows import Windows
 from eightbit.errors import ExportError
@@ -235,10 +234,4 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
     p.Transpose: transpose,
     p.Slice: slice_,
     p.Pad: pad,
-}
-
-FLOAT = "it computes in float, which C does not: leave none of its inputs and outputs in float"
-REFUSED: Mapping[type[p.Op], str] = {
-    p.FloatIsland: FLOAT,
-    **NO_CODES,
 }

@@ -53,11 +53,13 @@ def header(net: Network) -> str:
         kind = "Input" if i < len(net.plan.inputs) else "Output"
         macro = f"{net.name}_{name}".upper()
         shape = " x ".join(map(str, port.shape)) or "one code"
+        info = port.info
+        assert info is not None  # C takes and gives codes alone
         lines += [
             *("", f"/* {kind} {comment(port.tensor)}: {shape}; real = SCALE * (code - ZERO_POINT) */"),
             f"#define {macro}_SIZE {int(np.prod(port.shape))}",
-            f"#define {macro}_SCALE {float(port.info.scale).hex()}f /* {float(port.info.scale):.9g} */",
-            f"#define {macro}_ZERO_POINT ({port.info.zero_point})",
+            f"#define {macro}_SCALE {float(info.scale).hex()}f /* {float(info.scale):.9g} */",
+            f"#define {macro}_ZERO_POINT ({info.zero_point})",
         ]
     lines += [
         *(

@@ -1,4 +1,8 @@
-"""The borders of a network written for one sample a call: floats in, floats out, one sample after the other."""
+"""The borders of a network written for one sample a call: arrays in, arrays out, one sample after the other.
+
+Floats become codes on the way in where the network takes codes, and come of codes on the way out; an input that it
+takes as it is, an output that it computes in float, are handed through.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eightbit.arith.affine import dequantize, quantize
-from eightbit.deploy.layout.shapes import Shape, shapes_of
+from eightbit.deploy.layout.shapes import Array, Shape, shapes_of
 from eightbit.deploy.layout.views import Order
 from eightbit.errors import EngineError
-from eightbit.integer.program import Codes, Program, TensorInfo
+from eightbit.integer.program import Program, TensorInfo
 
-Call = Callable[[Sequence[Codes]], Sequence[Codes]]
-"""The codes of every input of one sample, as they lie in memory, to those of every output."""
+Call = Callable[[Sequence[Array]], Sequence[Array]]
+"""What lies in memory for every input of one sample, to what does for every output."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +27,32 @@ class Port:
     """An input or output of the network: the codes, and the float tensor of the graph that they stand for.
 
     `shape` is the graph's; `order` names its axes from the slowest in memory to the fastest, where they lie otherwise.
+    Without `info` it is the tensor itself, of type `dtype`, and `codes` its name.
     """
 
     tensor: str
     codes: str
     buffer: str
     shape: Shape
-    info: TensorInfo
+    info: TensorInfo | None
     order: Order | None = None
+    dtype: str = "int8"
 
-    def laid(self, codes: Codes) -> Codes:
-        """Codes in the graph's shape as they lie in memory."""
-        return np.ascontiguousarray(codes if self.order is None else codes.transpose(self.order))
+    def laid(self, array: Array) -> Array:
+        """Codes, or the tensor, in the graph's shape as they lie in memory."""
+        return np.ascontiguousarray(array if self.order is None else array.transpose(self.order))
 
-    def read(self, laid: Codes) -> Codes:
-        """Codes as they lie in memory in the graph's shape."""
+    def read(self, laid: Array) -> Array:
+        """Codes, or the tensor, as they lie in memory in the graph's shape."""
         return laid if self.order is None else laid.transpose(np.argsort(self.order))
+
+    def given(self, array: Array) -> Array:
+        """What the network takes for an input of the graph."""
+        return array if self.info is None else quantize(array, self.info.params)
+
+    def handed_out(self, array: Array) -> Array:
+        """The output of the graph that the network's stands for."""
+        return array if self.info is None else dequantize(array, self.info.params)
 
 
 class Ported:
@@ -57,16 +70,13 @@ class Ported:
             port.tensor for port in outputs if pairs[port.codes] != (2 * port.shape[0], *port.shape[1:])
         ]
 
-    def run(self, feeds: Mapping[str, NDArray]) -> dict[str, NDArray[np.float32]]:
-        """`{output name: float array}` of float `feeds` by input name."""
-        codes = [quantize(feeds[port.tensor], port.info.params) for port in self.inputs]
-        found = self.codes(codes)
-        return {
-            port.tensor: dequantize(q, port.info.params) for port, q in zip(self.outputs, found, strict=True)
-        }
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """`{output name: array}` of `feeds` by input name."""
+        found = self.codes([port.given(feeds[port.tensor]) for port in self.inputs])
+        return {port.tensor: port.handed_out(q) for port, q in zip(self.outputs, found, strict=True)}
 
-    def codes(self, inputs: Sequence[Codes]) -> list[Codes]:
-        """The output codes of input codes, in the order of the ports."""
+    def codes(self, inputs: Sequence[Array]) -> list[Array]:
+        """The output codes of input codes, in the order of the ports; as they are where a port has none."""
         for port, q, cut in zip(self.inputs, inputs, self._cut, strict=True):
             if q.shape[cut:] != port.shape[cut:]:
                 raise EngineError(
@@ -80,7 +90,7 @@ class Ported:
             raise EngineError(
                 f"output {self._fixed[0]!r} does not grow with the batch; give one sample at a time"
             )
-        made = [np.empty((count, *port.shape), np.int8) for port in self.outputs]
+        made = [np.empty((count, *port.shape), port.dtype) for port in self.outputs]
         with self._one_at_a_time:
             for i in range(count):
                 arrays = [

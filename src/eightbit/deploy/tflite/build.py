@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eightbit.deploy.layout.ports import Port
-from eightbit.deploy.layout.shapes import Shape
+from eightbit.deploy.layout.shapes import Array, Shape
 from eightbit.deploy.layout.views import Order, View, channels_last, in_order
 from eightbit.deploy.tflite.net import Net, Operator, Quantization, Tensor
-from eightbit.errors import ExportError
 from eightbit.integer import program as p
 from eightbit.integer.program import TensorInfo
 
+FLOAT = np.dtype(np.float32)
 WINDOWED = (p.Conv, p.MaxPool, p.AveragePool, p.GlobalAveragePool)
 LAYOUT_FREE = (p.Lookup, p.Add, p.Mul, p.Concat, p.Slice, p.Pad)
 
@@ -28,39 +28,62 @@ LAYOUT_FREE = (p.Lookup, p.Add, p.Mul, p.Concat, p.Slice, p.Pad)
 class Builder:
     """A network in the making."""
 
-    def __init__(self, program: p.Program, shapes: Mapping[str, Shape]) -> None:
-        self.program, self.shapes = program, shapes
+    def __init__(self, program: p.Program, values: Mapping[str, Array]) -> None:
+        self.program = program
+        self.shapes = {name: array.shape for name, array in values.items()}
+        self._values = values
         self.views: dict[str, View] = {}
         self.tensors: dict[str, Tensor] = {}
         self.operators: list[Operator] = []
         self.inputs: list[Port] = []
-        self.columns: dict[str, NDArray[np.integer]] = {}
+        self.columns: dict[str, NDArray[np.intp]] = {}
         """Of a matrix that was an image: which of its columns each place in memory holds."""
         self._moved: dict[tuple[str, Shape, Order], str] = {}
-        self._plain: dict[tuple[Shape, bytes], str] = {}
+        self._plain: dict[tuple[Shape, np.dtype, bytes], str] = {}
         self._reads: dict[str, list[p.Op]] = {}
         for op in program.ops:
             for name in op.inputs:
                 self._reads.setdefault(name, []).append(op)
         for name, codes in program.constants.items():
-            self._tensor(name, codes.shape, self.info(name), codes)
-            self.views[name] = View(name, codes.shape, in_order(codes.ndim))
+            self.views[name] = View(
+                self._tensor(name, codes.shape, self.info(name), codes), codes.shape, in_order(codes.ndim)
+            )
+        for name in program.inputs:
+            if not all(isinstance(op, p.Quantize) for op in self.readers(name)):
+                self._input(name, name)
 
-    def info(self, name: str) -> TensorInfo:
-        """Scale and zero point of a tensor of codes."""
+    def info(self, name: str) -> TensorInfo | None:
+        """Scale and zero point of a tensor of codes; None of one in float."""
+        return self.program.tensors.get(name)
+
+    def coded(self, name: str) -> TensorInfo:
+        """The same of a tensor that is surely codes."""
         return self.program.tensors[name]
+
+    def dtype(self, name: str) -> np.dtype:
+        """The type of a tensor of the program, or of one between two operators in float."""
+        if name in self.program.tensors:
+            return np.dtype(np.int8)
+        return self._values[name].dtype if name in self._values else FLOAT
 
     def readers(self, name: str) -> Sequence[p.Op]:
         """The operations that read a tensor."""
         return self._reads.get(name, [])
 
-    def input(self, op: p.Quantize) -> None:
+    def quantize(self, op: p.Quantize) -> None:
+        """Codes of an input of the network, which are handed in; or of a float tensor."""
+        (x,), (y,) = op.inputs, op.outputs
+        if x not in self.views:
+            self._input(x, y)
+            return
+        found = self.views[x]
+        self.add("QUANTIZE", (self.laid(found),), self.make(y, found.order).buffer)
+
+    def _input(self, tensor: str, name: str) -> None:
         """An input of the network. An image has its channels last if layers with windows read it."""
-        (name,) = op.outputs
-        shape = self.shapes[name]
-        order = channels_last(len(shape)) if self._meets_windows(name) else in_order(len(shape))
-        view = self.make(name, order)
-        self.inputs.append(_port(op.inputs[0], name, view, self.info(name)))
+        rank = len(self.shapes[name])
+        view = self.make(name, channels_last(rank) if self._meets_windows(name) else in_order(rank))
+        self.inputs.append(self._port(tensor, name, view))
 
     def _meets_windows(self, name: str) -> bool:
         seen, left = set[str](), [name]
@@ -95,7 +118,7 @@ class Builder:
             return self._tensor(
                 name, shape, source.quantization, source.data.reshape(view.laid).transpose(perm)
             )
-        made = self._tensor(name, shape, source.quantization)
+        made = self.like(name, shape, view.buffer)
         groups = merged(perm, lambda before, after: after == before + 1)
         places = sorted(range(len(groups)), key=lambda i: groups[i][0])  # of the groups in the input
         lengths = [int(np.prod([view.laid[axis] for axis in group])) for group in groups]
@@ -116,7 +139,7 @@ class Builder:
         key = (view.buffer, view.laid, ())
         if key not in self._moved:
             data = None if source.data is None else source.data.reshape(view.laid)
-            made = self._tensor(f"{view.buffer}.reshaped", view.laid, source.quantization, data)
+            made = self._tensor(f"{view.buffer}.reshaped", view.laid, source.quantization, data, source.dtype)
             if data is None:
                 self.reshape(view.buffer, made)
             self._moved[key] = made
@@ -128,46 +151,57 @@ class Builder:
         self.add("RESHAPE", (x, self.constant(shape)), y, newShape=shape)
 
     def make(self, name: str, order: Order) -> View:
-        """A new tensor for codes of the program."""
+        """A new tensor for one of the program."""
         view = View(name, self.shapes[name], order)
-        self.views[name] = replace(view, buffer=self._tensor(name, view.laid, self.info(name)))
+        buffer = self._tensor(name, view.laid, self.info(name), dtype=self.dtype(name))
+        self.views[name] = replace(view, buffer=buffer)
         return self.views[name]
 
     def like(self, name: str, shape: Shape, other: str) -> str:
-        """A tensor that the program knows nothing of, with the quantization of another."""
-        return self._tensor(name, shape, self.tensors[other].quantization)
+        """A tensor that the program knows nothing of, with the type and quantization of another."""
+        return self._tensor(name, shape, self.tensors[other].quantization, dtype=self.tensors[other].dtype)
 
-    def indices(self, name: str, shape: Shape) -> str:
-        """A tensor of int32 without a scale."""
-        return self._tensor(name, shape, None, dtype=np.dtype(np.int32))
+    def dequantized(self, view: View) -> View:
+        """The numbers that a view's codes stand for."""
+        key = (view.buffer, view.laid, (-1,))
+        if key not in self._moved:
+            self._moved[key] = self.of_type(f"{view.buffer}.real", view.laid, FLOAT)
+            self.add("DEQUANTIZE", (self.laid(view),), self._moved[key])
+        return replace(view, buffer=self._moved[key])
+
+    def of_type(self, name: str, shape: Shape, dtype: np.dtype) -> str:
+        """A tensor that the program knows nothing of, without a scale."""
+        return self._tensor(name, shape, None, dtype=dtype)
 
     def of(self, name: str, shape: Shape, info: TensorInfo) -> str:
         """A tensor that the program knows nothing of, of codes that it would describe so."""
         return self._tensor(name, shape, info)
 
-    def pad(self, x: str, pads: NDArray[np.int32], value: int | None, target: str) -> None:
+    def pad(self, x: str, pads: NDArray[np.int32], value: float | None, target: str) -> None:
         """An operator that puts `value` around a tensor, `pads` (rank, 2) many along each axis; None mirrors."""
         source = self.tensors[x]
         shape = tuple(n + int(sum(pair)) for n, pair in zip(source.shape, pads, strict=True))
         operands = [x, self.constant(pads)]
         if value is None:
             self.add_as("MIRROR_PAD", operands, target, shape, mode=0)  # REFLECT
-        elif source.quantization is not None and value == source.quantization.zero_point:
+        elif value == (0 if source.quantization is None else source.quantization.zero_point):
             self.add_as("PAD", operands, target, shape)
         else:
-            filled = self._tensor(f"{target}.value", (1,), source.quantization, np.array([value], np.int8))
+            filled = self._tensor(
+                f"{target}.value", (1,), source.quantization, np.array([value], source.dtype)
+            )
             self.add_as("PADV2", [*operands, filled], target, shape)
 
     def constant(
         self,
-        data: NDArray[np.integer],
+        data: Array,
         quantization: Quantization | TensorInfo | None = None,
         name: str = "constant",
     ) -> str:
         """A constant; lengths, axes and the like, which have no quantization, are kept once."""
         if quantization is not None:
             return self._tensor(name, data.shape, quantization, data)
-        key = (data.shape, data.tobytes())
+        key = (data.shape, data.dtype, data.tobytes())
         if key not in self._plain:
             self._plain[key] = self._tensor(name, data.shape, None, data)
         return self._plain[key]
@@ -191,12 +225,9 @@ class Builder:
         taken = {port.buffer for port in self.inputs} | {
             n for n, t in self.tensors.items() if t.data is not None
         }
-        made_by = {name: op for op in self.program.ops for name in op.outputs}
+        codes = {op.outputs[0]: op.inputs[0] for op in self.program.ops if isinstance(op, p.Dequantize)}
         for tensor in self.program.outputs:
-            op = made_by.get(tensor)
-            if not isinstance(op, p.Dequantize):
-                raise ExportError(f"output {tensor!r} is not made of codes; quantize it")
-            name = op.inputs[0]
+            name = codes.get(tensor, tensor)
             found = self.views[name]
             last = channels_last(len(found.shape))
             view = self.reordered(found, last if found.lies(last) else in_order(len(found.shape)))
@@ -206,7 +237,7 @@ class Builder:
                 self.reshape(buffer, copy)
                 buffer = copy
             taken.add(buffer)
-            outputs.append(_port(tensor, name, replace(view, buffer=buffer), self.info(name)))
+            outputs.append(self._port(tensor, name, replace(view, buffer=buffer)))
         wanted = {port.buffer for port in outputs}
         operators: list[Operator] = []
         for operator in reversed(self.operators):
@@ -217,12 +248,16 @@ class Builder:
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
         return Net(tensors, tuple(reversed(operators)), tuple(self.inputs), tuple(outputs))
 
+    def _port(self, tensor: str, name: str, view: View) -> Port:
+        order = None if view.order == in_order(len(view.shape)) else view.order
+        return Port(tensor, name, view.buffer, view.shape, self.info(name), order, self.dtype(name).name)
+
     def _tensor(
         self,
         name: str,
         shape: Shape,
         quantization: Quantization | TensorInfo | None,
-        data: NDArray[np.integer] | None = None,
+        data: Array | None = None,
         dtype: np.dtype | None = None,
     ) -> str:
         found, number = name, 1
@@ -254,8 +289,3 @@ def merged(axes: Sequence[int], together: Callable[[int, int], bool]) -> list[li
         else:
             groups.append([axis])
     return groups
-
-
-def _port(tensor: str, codes: str, view: View, info: TensorInfo) -> Port:
-    order = None if view.order == in_order(len(view.shape)) else view.order
-    return Port(tensor, codes, view.buffer, view.shape, info, order)

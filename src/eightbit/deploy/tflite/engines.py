@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from eightbit.deploy.layout.ports import Ported
+from eightbit.deploy.layout.shapes import Array
 from eightbit.deploy.tflite.file import to_bytes
 from eightbit.deploy.tflite.net import Net
 from eightbit.deploy.tflite.prepare import micro_net_of, net_of
 from eightbit.errors import EngineError, ExportError, MissingExtra
 from eightbit.graph.run import check_threads
 from eightbit.graph.source.quiet import silence
-from eightbit.integer.program import Codes, Program
+from eightbit.integer.program import Program
 
 
 class LiteRT(Ported):
@@ -39,7 +40,7 @@ class LiteRT(Ported):
         ]
         super().__init__(program, net.inputs, net.outputs, self._sample)
 
-    def _sample(self, inputs: Sequence[Codes]) -> list[Codes]:
+    def _sample(self, inputs: Sequence[Array]) -> list[Array]:
         given, made = self._indices
         for index, q in zip(given, inputs, strict=True):
             self._interpreter.set_tensor(index, q)
@@ -58,7 +59,7 @@ class Micro(Ported):
         self._interpreter = micro(to_bytes(net), arena_for(net))
         super().__init__(program, net.inputs, net.outputs, self._sample)
 
-    def _sample(self, inputs: Sequence[Codes]) -> list[Codes]:
+    def _sample(self, inputs: Sequence[Array]) -> list[Array]:
         for index, q in enumerate(inputs):
             self._interpreter.set_input(q, index)
         self._interpreter.invoke()

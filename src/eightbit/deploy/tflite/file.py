@@ -26,31 +26,74 @@ from eightbit.integer.program import Program
 SIGNATURE = "serving_default"
 ALIGNMENT = 16
 OPERATORS: dict[str, tuple[str, int, str]] = {
+    "ABS": ("", 1, "1.13.0"),
     "ADD": ("AddOptions", 2, "1.14.0"),
     "AVERAGE_POOL_2D": ("Pool2DOptions", 2, "1.14.0"),
     "BATCH_MATMUL": ("BatchMatMulOptions", 2, "2.3.0"),
+    "BROADCAST_TO": ("BroadcastToOptions", 2, "2.5.0"),
     "CAST": ("CastOptions", 1, "1.5.0"),
+    "CEIL": ("", 1, "1.14.0"),
     "CONCATENATION": ("ConcatenationOptions", 2, "1.14.0"),
     "CONV_2D": ("Conv2DOptions", 3, "1.14.0"),
+    "COS": ("", 1, "1.14.0"),
     "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", 3, "1.14.0"),
+    "DEQUANTIZE": ("", 5, "2.7.0"),
+    "DIV": ("DivOptions", 1, "1.6.0"),
+    "ELU": ("", 1, "1.14.0"),
+    "EQUAL": ("", 1, "1.14.0"),
+    "EXP": ("", 1, "1.7.0"),
+    "FLOOR": ("", 1, "1.9.0"),
     "FULLY_CONNECTED": ("FullyConnectedOptions", 12, "2.17.0"),
     "GATHER": ("GatherOptions", 2, "1.14.0"),
-    "MAX_POOL_2D": ("Pool2DOptions", 2, "1.14.0"),
+    "GATHER_ND": ("", 3, "2.5.0"),
+    "GELU": ("GeluOptions", 1, "2.9.0"),
+    "GREATER": ("", 1, "1.14.0"),
+    "GREATER_EQUAL": ("", 1, "1.14.0"),
+    "HARD_SWISH": ("", 1, "1.15.0"),
+    "LEAKY_RELU": ("LeakyReluOptions", 1, "1.13.1"),
+    "LESS": ("", 1, "1.14.0"),
+    "LESS_EQUAL": ("", 1, "1.14.0"),
+    "LOG": ("", 1, "1.14.0"),
+    "LOGICAL_AND": ("", 1, "1.11.0"),
+    "LOGICAL_NOT": ("", 1, "1.11.0"),
+    "LOGICAL_OR": ("", 1, "1.11.0"),
+    "LOGISTIC": ("", 1, "1.14.0"),
     "MAXIMUM": ("MaximumMinimumOptions", 2, "1.14.0"),
+    "MAX_POOL_2D": ("Pool2DOptions", 2, "1.14.0"),
     "MEAN": ("ReducerOptions", 2, "1.14.0"),
     "MINIMUM": ("MaximumMinimumOptions", 2, "1.14.0"),
     "MIRROR_PAD": ("MirrorPadOptions", 2, "2.3.0"),
     "MUL": ("MulOptions", 2, "1.14.0"),
+    "NEG": ("", 1, "1.9.0"),
     "PAD": ("PadOptions", 2, "1.14.0"),
     "PADV2": ("PadV2Options", 2, "1.14.0"),
+    "POW": ("", 1, "1.10.0"),
+    "PRELU": ("", 1, "1.8.0"),
     "QUANTIZE": ("QuantizeOptions", 2, "1.15.0"),
+    "REDUCE_MAX": ("ReducerOptions", 1, "1.11.0"),
+    "REDUCE_MIN": ("ReducerOptions", 1, "1.11.0"),
+    "REDUCE_PROD": ("ReducerOptions", 1, "1.11.0"),
     "RELU": ("", 2, "2.1.0"),
+    "RELU6": ("", 1, "1.5.0"),
     "RESHAPE": ("ReshapeOptions", 1, "1.5.0"),
+    "RESIZE_BILINEAR": ("ResizeBilinearOptions", 3, "2.2.0"),
+    "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", 3, "2.3.0"),
+    "ROUND": ("", 1, "1.14.0"),
+    "RSQRT": ("", 1, "1.10.0"),
+    "SELECT_V2": ("", 1, "2.2.0"),
+    "SIN": ("", 1, "1.9.0"),
     "SOFTMAX": ("SoftmaxOptions", 2, "1.14.0"),
+    "SQRT": ("", 1, "1.10.0"),
+    "SQUARED_DIFFERENCE": ("", 1, "1.13.1"),
     "STRIDED_SLICE": ("StridedSliceOptions", 2, "1.14.0"),
+    "SUB": ("SubOptions", 1, "1.6.0"),
+    "SUM": ("ReducerOptions", 1, "1.10.0"),
+    "TANH": ("", 1, "1.14.0"),
+    "TRANSPOSE_CONV": ("TransposeConvOptions", 3, "2.3.0"),
     "TRANSPOSE": ("TransposeOptions", 2, "1.14.0"),
 }
-"""The options, the version that takes int8, and TensorFlow's first release with it (lite/tools/versioning)."""
+"""The options that say something, the version that takes what is written here, and TensorFlow's first release with it
+(lite/tools/versioning)."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +182,8 @@ def _buffer(fb: Any, data: bytes) -> Any:
 
 
 def _tensor(fb: Any, tensor: Tensor, buffer: int) -> Any:
-    kinds = {"int8": fb.TensorType.INT8, "int32": fb.TensorType.INT32}
-    made = fb.TensorT(list(tensor.shape), kinds[tensor.dtype.name], buffer, tensor.name, hasRank=True)
+    kind = getattr(fb.TensorType, tensor.dtype.name.upper())
+    made = fb.TensorT(list(tensor.shape), kind, buffer, tensor.name, hasRank=True)
     q = tensor.quantization
     if q is not None:
         zeros = np.full(q.scale.shape, q.zero_point, np.int64)

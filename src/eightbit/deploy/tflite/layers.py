@@ -3,7 +3,8 @@
     acc = b + sum w (q - z_x),    y = requantize(acc, s_x s_w / s_y) + z_y
 
 Images and filters have their channels last. Padding that TensorFlow Lite has no name for becomes a PAD before the
-layer, with the zero point (a mean, a convolution) or the smallest code (a maximum).
+layer, with the zero point (a mean, a convolution) or the smallest code (a maximum). In float, where an input has no
+codes, the same operators read floats: weights that are codes are dequantized, once, by LiteRT.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from eightbit.integer import program as p
 SAME, VALID = 0, 1
 """Of the schema's enumeration Padding."""
 LOWEST = -128
+"""Of the codes."""
 
 
 def conv(op: p.Conv, b: Builder) -> None:
@@ -32,7 +34,7 @@ def conv(op: p.Conv, b: Builder) -> None:
     windows = Windows.of(x, y, op.weight.shape[2:], op.strides, op.pads, op.dilations)
     channels, inputs = op.weight.shape[0], x.shape[1]
     kernel = np.moveaxis(op.weight, 1, -1).reshape(channels, *windows.kernel, op.weight.shape[1])
-    image, padding = _padded(op.name, b, x, windows, b.info(op.inputs[0]).zero_point)
+    image, padding = _padded(op.name, b, x, windows, _zero(b, op.inputs[0]))
     shape = (windows.batch, *windows.out_size, channels)
     options = _strides(windows) | {"padding": padding}
     options |= {"dilationHFactor": windows.dilations[0], "dilationWFactor": windows.dilations[1]}
@@ -57,19 +59,42 @@ def gemm(op: p.Gemm, b: Builder) -> None:
     b.add("FULLY_CONNECTED", (b.laid(x), *operands), y.buffer, keepNumDims=last > 1)
 
 
-def _weights(op: p.Conv | p.Gemm, b: Builder, weight: NDArray[np.integer], *, axis: int) -> tuple[str, str]:
-    """The names of weights and bias, with a scale for each output channel."""
-    scale = op.weight_scale
-    bias_scale = b.info(op.inputs[0]).scale * scale
-    return (
-        b.constant(weight, Quantization(scale, axis=axis), f"{op.name}.weight"),
-        b.constant(op.bias, Quantization(bias_scale), f"{op.name}.bias"),
-    )
+def gemm_to_float(op: p.GemmToFloat, b: Builder) -> None:
+    """The product in float: no operator gives out accumulators."""
+    x = f"{op.inputs[0]}.real"
+    b.views[x] = b.dequantized(b.read(op.inputs[0]))
+    b.shapes[x] = b.views[x].shape
+    bias = op.bias * (b.coded(op.inputs[0]).scale * op.weight_scale)
+    gemm(p.Gemm(op.name, (x,), op.outputs, op.weight, bias.astype(np.float32), op.weight_scale), b)
 
 
-def matmul(op: p.MatMul, b: Builder) -> None:
-    """A product of two activations."""
+def _weights(op: p.Conv | p.Gemm, b: Builder, weight: NDArray[Any], *, axis: int) -> tuple[str, str]:
+    """The names of weights and bias, with a scale for each output channel; or both in float."""
+    scale, info = op.weight_scale, b.info(op.inputs[0])
+    name = f"{op.name}.weight"
+    coded = weight.dtype != np.float32
+    weights = b.constant(weight, Quantization(scale, axis=axis) if coded else None, name)
+    if info is None:
+        if coded:
+            weights = b.dequantized(View(weights, weight.shape, in_order(weight.ndim))).buffer
+        return weights, b.constant(op.bias)
+    return weights, b.constant(op.bias, Quantization(info.scale * scale), f"{op.name}.bias")
+
+
+def _zero(b: Builder, name: str) -> int:
+    """What stands for 0 in a tensor."""
+    info = b.info(name)
+    return 0 if info is None else info.zero_point
+
+
+def matmul(op: p.MatMul | p.MatMulToFloat, b: Builder) -> None:
+    """A product of two activations, in float where no codes come out."""
     left, right = (b.read(name, in_order(len(b.shapes[name]))) for name in op.inputs)
+    if b.info(op.outputs[0]) is None:
+        left, right = (
+            view if b.info(name) is None else b.dequantized(view)
+            for name, view in zip(op.inputs, (left, right), strict=True)
+        )
     if min(len(left.shape), len(right.shape)) < 2:
         raise ExportError(
             f"{op.name}: shapes {left.shape}, {right.shape}; TensorFlow Lite multiplies matrices: add an axis of 1"
@@ -104,7 +129,8 @@ def pool(op: p.MaxPool | p.AveragePool, b: Builder) -> None:
             )
         image, padding = b.laid(_as_image(x, windows)), _padding(windows)
     else:
-        fill = b.info(op.inputs[0]).zero_point if average else LOWEST
+        floats = b.info(op.inputs[0]) is None
+        fill = _zero(b, op.inputs[0]) if average else float(np.finfo(np.float32).min) if floats else LOWEST
         image, padding = _padded(op.name, b, x, windows, fill, counts=average)
     options = _strides(windows) | {"padding": padding}
     options |= {"filterHeight": windows.kernel[0], "filterWidth": windows.kernel[1]}
@@ -112,12 +138,17 @@ def pool(op: p.MaxPool | p.AveragePool, b: Builder) -> None:
         "AVERAGE_POOL_2D" if average else "MAX_POOL_2D",
         (windows.batch, *windows.out_size, x.shape[1]),
     )
-    if b.info(op.inputs[0]).params == b.info(op.outputs[0]).params:
+    if _same(b.info(op.inputs[0]), b.info(op.outputs[0])):
         b.add_as(kind, (image,), y.buffer, shape, **options)
         return
-    made = b.of(f"{op.name}.mean", y.laid, b.info(op.inputs[0]))  # codes of the input's scale
+    made = b.like(f"{op.name}.mean", y.laid, x.buffer)  # codes of the input's scale
     b.add_as(kind, (image,), made, shape, **options)
     b.add("QUANTIZE", (made,), y.buffer)
+
+
+def _same(x: p.TensorInfo | None, y: p.TensorInfo | None) -> bool:
+    """Whether one number has the same codes in both; floats are their own."""
+    return x is y is None or (x is not None and y is not None and x.params == y.params)
 
 
 def mean(op: p.GlobalAveragePool, b: Builder) -> None:
@@ -163,7 +194,7 @@ def _reach(windows: Windows) -> list[tuple[int, int, int]]:
 
 
 def _padded(
-    name: str, b: Builder, x: View, windows: Windows, value: int, *, counts: bool = False
+    name: str, b: Builder, x: View, windows: Windows, value: float, *, counts: bool = False
 ) -> tuple[str, int]:
     """The tensor to read windows from, and their padding; with `counts` it is part of a mean, and must be there."""
     image = _as_image(x, windows)

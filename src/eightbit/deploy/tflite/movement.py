@@ -20,12 +20,11 @@ def concat(op: p.Concat, b: Builder) -> None:
     order = b.views[op.inputs[0]].order
     y = b.make(op.outputs[0], order)
     axis = y.order.index(op.axis % len(y.shape))
-    target = b.info(op.outputs[0])
     parts = []
     for i, (name, table) in enumerate(zip(op.inputs, op.tables, strict=True)):
         part = b.laid(b.read(name, order))
         if table is not None:
-            made = b.of(f"{op.name}.{i}", b.tensors[part].shape, target)
+            made = b.like(f"{op.name}.{i}", b.tensors[part].shape, y.buffer)
             b.add("QUANTIZE", (part,), made)
             part = made
         parts.append(part)
@@ -46,11 +45,12 @@ def slice_(op: p.Slice, b: Builder) -> None:
     slices = [slice(None)] * len(x.shape)
     for axis, start, stop, step in op.bounds:
         slices[axis] = slice(start, stop, step)
-    _strided(b, x, slices, y.buffer)
+    strided(b, x, slices, y.buffer)
 
 
-def pad(op: p.Pad, b: Builder) -> None:
-    """More codes around, or fewer: a constant, or the input's own mirrored."""
+def pad(op: p.Pad, b: Builder, number: float | None = None) -> None:
+    """More codes around, or fewer: a constant (`number`, in float), or the input's own mirrored."""
+    value = op.value if number is None else number
     x = b.read(op.inputs[0])
     rank = len(x.shape)
     pairs = list(zip(op.pads[:rank], op.pads[rank:], strict=True))
@@ -67,19 +67,19 @@ def pad(op: p.Pad, b: Builder) -> None:
     kept = View(x.buffer, tuple(len(range(n)[s]) for n, s in zip(x.shape, slices, strict=True)), x.order)
     ends = np.maximum(np.array([pairs[axis] for axis in x.order], np.int32), 0)
     if not ends.any():
-        _strided(b, x, slices, y.buffer)
+        strided(b, x, slices, y.buffer)
         return
     source = x
     if kept.shape != x.shape:
         source = View(b.like(f"{op.name}.cropped", kept.laid, x.buffer), kept.shape, kept.order)
-        _strided(b, x, slices, source.buffer)
+        strided(b, x, slices, source.buffer)
     groups = merged(range(rank), lambda before, after: not ends[[before, after]].any())
     lengths = tuple(int(np.prod([kept.laid[place] for place in group])) for group in groups)
     pads = ends[[group[0] for group in groups]]
-    b.pad(b.of_shape(source, lengths), pads, op.value if op.mode == "constant" else None, y.buffer)
+    b.pad(b.of_shape(source, lengths), pads, value if op.mode == "constant" else None, y.buffer)
 
 
-def _strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:
+def strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:
     """STRIDED_SLICE, whole axes that lie side by side as one; an end before the first code is said by the mask."""
     bounds = [slices[axis].indices(n) for axis, n in zip(x.order, x.laid, strict=True)]
     whole = [bound == (0, n, 1) for bound, n in zip(bounds, x.laid, strict=True)]

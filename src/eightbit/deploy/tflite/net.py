@@ -24,13 +24,13 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor of int8 or int32; `data` of a constant one."""
+    """A tensor of the file; `data` of a constant one."""
 
     name: str
     shape: Shape
     dtype: np.dtype
     quantization: Quantization | None = None
-    data: NDArray[np.integer] | None = None
+    data: NDArray[np.generic] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,10 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """Operators in the order they run. The ports' buffers are names of tensors."""
+    """Operators in the order they run. The ports' buffers are names of tensors; nodes of the graph are `in_float`."""
 
     tensors: Mapping[str, Tensor]
     operators: tuple[Operator, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    in_float: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ def lookup(op: p.Lookup, b: Builder) -> None:
     x = b.read(op.inputs[0])
     y = b.make(op.outputs[0], x.order)
     table = table_of(op, b.program, Arithmetic.TFLITE)
-    _write(b, op.name, (b.laid(x), y.buffer), table, (b.info(op.inputs[0]), b.info(op.outputs[0])))
+    _write(b, op.name, (b.laid(x), y.buffer), table, (b.coded(op.inputs[0]), b.coded(op.outputs[0])))
 
 
 def _write(b: Builder, name: str, ends: tuple[str, str], table: Codes, infos: Infos) -> None:
@@ -48,7 +48,7 @@ def _write(b: Builder, name: str, ends: tuple[str, str], table: Codes, infos: In
             b.add("MINIMUM", (x, _scalar(b, high, y)), y)
         return
     shape = b.tensors[x].shape
-    wide, index = b.indices(f"{name}.codes", shape), b.indices(f"{name}.index", shape)
+    wide, index = (b.of_type(f"{name}.{what}", shape, np.dtype(np.int32)) for what in ("codes", "index"))
     b.add("CAST", (x,), wide)
     b.add("ADD", (wide, b.constant(np.array([-INT8.qmin], np.int32))), index)
     b.add("GATHER", (b.constant(table, b.tensors[y].quantization), index), y)

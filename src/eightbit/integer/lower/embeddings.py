@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from eightbit.graph.embeddings import code_table
+from eightbit.graph.model import dims
 from eightbit.integer import program as p
 
 
@@ -16,6 +17,7 @@ def embeddings(qdq: ir.Model) -> tuple[list[p.Op], set[ir.Node]]:
         table = code_table(node)
         if table is not None:
             ends = (str(table.ids.name),), (str(table.last.outputs[0].name),)
-            ops.append(p.Embedding(str(node.name), *ends, table.codes, table.scale))
+            ids = dims(table.ids), (table.ids.dtype or ir.DataType.INT64).numpy().name
+            ops.append(p.Embedding(str(node.name), *ends, table.codes, table.scale, *ids))
             covered |= table.nodes
     return ops, covered
