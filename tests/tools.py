@@ -15,7 +15,7 @@ PACKAGES = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
     "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
     "qemu-system-arm": "qemu-system-arm",
-    **dict.fromkeys(("qemu-aarch64", "qemu-riscv64"), "qemu-user"),
+    **dict.fromkeys(("qemu-aarch64", "qemu-riscv64", "qemu-x86_64"), "qemu-user"),
 }
 """What Debian calls what holds a program; others are called as they are."""
 

@@ -166,6 +166,7 @@ def test_files_page_and_json(
 
 def test_figures_show_the_shares(found: eb.Certificate) -> None:
     ax = plot.parity(found.engines)
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1  # no bar is below it
     heights = np.array([[bar.get_height() for bar in group] for group in ax.containers]).T
     np.testing.assert_allclose(heights, [row.shares()[1:] for row in found.engines])
     lines = {line.get_label(): line.get_ydata() for line in plot.parity_by_layer(found.engines).lines}

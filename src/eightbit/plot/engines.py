@@ -30,7 +30,7 @@ def parity(runs: Sequence[Parity], *, ax: Axes | None = None) -> Axes:
     axes.set_ylim(0, 1)
     axes.set_xticks(places, [run.title for run in runs], rotation=30, ha="right")
     axes.set(ylabel="share of integers")
-    axes.legend(ncols=3)
+    axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))  # above: bars may reach the top
     return axes
 
 
