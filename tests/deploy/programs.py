@@ -10,7 +10,7 @@ import numpy as np
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.compiler import library
-from eightbit.deploy.c.folder import answers, kernel_header, network, random_samples
+from eightbit.deploy.c.folder import answers, kernels, network, random_samples
 from eightbit.deploy.c.text import Network, header, source
 from eightbit.integer import program as p
 from eightbit.integer.engine import run
@@ -32,7 +32,7 @@ def differing(
 
 
 def compiled(nets: Sequence[Network], flags: Sequence[str]) -> ctypes.CDLL:
-    files = {"eb_kernels.h": kernel_header("eb_kernels.h"), "all.c": "\n".join(map(source, nets))}
+    files = {**kernels(), "all.c": "\n".join(map(source, nets))}
     return library(files | {f"{net.name}.h": header(net) for net in nets}, flags)
 
 

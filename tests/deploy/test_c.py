@@ -18,7 +18,7 @@ import eightbit as eb
 from eightbit.arith.affine import INT8, QuantParams, dequantize, quantize
 from eightbit.arith.fixedpoint import Arithmetic, requantize_c, requantize_d
 from eightbit.deploy.c.compiler import library
-from eightbit.deploy.c.folder import kernel_header, network
+from eightbit.deploy.c.folder import kernel_header, kernels, network
 from eightbit.deploy.c.rules import RULES
 from eightbit.deploy.c.text import source
 from eightbit.deploy.layout.refusals import NO_CODES
@@ -26,7 +26,7 @@ from eightbit.errors import EngineError, ExportError
 from eightbit.integer import program as p
 from eightbit.integer.lower import lower
 from tests.conformance.cases import ROWS
-from tests.deploy.programs import differing, random_program
+from tests.deploy.programs import Maker, differing, random_program
 from tests.integer.test_engine import operations
 from tests.small_net import images, small_net
 
@@ -117,7 +117,7 @@ def test_requantization_at_ties_and_ends(arithmetic: Arithmetic, zero_point: int
     expected = fixed(a, b, c, zero_point, INT8)
     text = SCALE.format(single=int(arithmetic is Arithmetic.SINGLE))
     found = np.empty(a.shape, np.int8)
-    loaded = library({"scale.c": text, "eb_kernels.h": kernel_header("eb_kernels.h")}, ["-O2"])
+    loaded = library({"scale.c": text, **kernels()}, ["-O2"])
     loaded.codes(
         len(a),
         *(ctypes.c_void_p(x.ctypes.data) for x in (a, b, c)),
@@ -125,6 +125,29 @@ def test_requantization_at_ties_and_ends(arithmetic: Arithmetic, zero_point: int
         ctypes.c_void_p(found.ctypes.data),
     )
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "scales", [[0.25, 2.0**-8, 0.3, 0.0071], [2.0**-22, 2.0**-24, 0.9, 3.0]], ids=["usual", "rare"]
+)
+@pytest.mark.parametrize("arithmetic", FIXED)
+def test_layers_at_ties_and_ends(arithmetic: Arithmetic, scales: list[float]) -> None:
+    """Sums that are the biases alone: ties at 0.5, 1.5, 2.5 codes, both ends; the vectors' requantization."""
+    acc = np.concatenate([np.arange(-40, 41), 128 * np.arange(-5, 6), [2**30, -(2**30), 2**29, 1 - 2**29]])
+    acc, scale = (g.ravel() for g in np.meshgrid(acc.astype(np.int32), np.float32(scales)))
+    made = []
+    for depthwise in (False, True):
+        m = Maker(np.random.default_rng(5))
+        x = m.input((1, len(acc), 1, 1) if depthwise else (1, 4))
+        m.tensors[x] = p.TensorInfo(np.float32(1), 3, shape=m.shapes[x])
+        like = p.TensorInfo(np.float32(1), -7)
+        if depthwise:
+            weight = np.zeros((len(acc), 1, 1, 1), np.int8)
+            rest = (weight, acc, scale, (1, 1), (0, 0, 0, 0), (1, 1), len(acc))
+            made.append(m.program(m.op(p.Conv, [x], like, *rest)))
+        else:
+            made.append(m.program(m.op(p.Gemm, [x], like, np.zeros((4, len(acc)), np.int8), acc, scale)))
+    assert differing(made, arithmetic, flags=FLAGS[-1]) == {}
 
 
 FLOATS = """
@@ -188,7 +211,7 @@ def test_the_self_test_holds_the_data_and_can_fail(
 ) -> None:
     written = eb.export(q, tmp_path / "net_c", name="small", data=images(3))
     assert sorted(f.name for f in written.path.iterdir()) == sorted(
-        ["Makefile", "eb_float.h", "eb_kernels.h", "selftest.c", "small.c", "small.h"]
+        ["Makefile", "eb_avx512.h", "eb_float.h", "eb_kernels.h", "selftest.c", "small.c", "small.h"]
     )
     done = check(written.path, tool("gcc"), "-O1")
     assert "ok: small, 3 vectors, digest" in done.stdout, done.stderr

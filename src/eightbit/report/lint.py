@@ -141,7 +141,8 @@ def lint(
 def _tallest(net: Network) -> str:
     """The step whose codes, or whose scratch, lie at the top of the arena."""
     top = max(net.arena.buffers, key=lambda b: net.arena.offsets[b.name] + b.size, default=None)
-    steps = {name: step.name for step in net.plan.steps for name in (step.writes, *(step.scratch or ())[:1])}
+    steps = {step.writes: step.name for step in net.plan.steps}
+    steps |= {step.scratch.name: step.name for step in net.plan.steps if step.scratch}
     return "" if top is None else steps[top.name]
 
 

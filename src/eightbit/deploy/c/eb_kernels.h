@@ -19,9 +19,8 @@
 #include <string.h>
 
 #if !defined(EB_PLAIN) && defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#include <immintrin.h>
-#define EB_VNNI 1
-#define EB_OFFSET 128u /* its products take unsigned codes: q + 128 */
+#define EB_VNNI 1 /* eb_avx512.h has the convolutions, which lay out the input's rows in a place of their own */
+#define EB_OFFSET 128u /* their products take unsigned codes: q + 128 */
 #elif !defined(EB_PLAIN) && defined(__AVX2__)
 #include <immintrin.h>
 #define EB_AVX2 1
@@ -34,7 +33,7 @@
 #define EB_OFFSET 0u
 #endif
 
-#if !defined(EB_PLAIN) && defined(__GNUC__) && (defined(__SSE4_1__) || defined(__ARM_NEON))
+#if !defined(EB_PLAIN) && !defined(EB_VNNI) && defined(__GNUC__) && (defined(__SSE4_1__) || defined(__ARM_NEON))
 #define EB_VECTORS 1 /* of GCC and Clang: loops that add up stay in registers */
 typedef int8_t eb_codes16 __attribute__((vector_size(16)));
 typedef int16_t eb_wide16 __attribute__((vector_size(32)));
@@ -100,7 +99,7 @@ static inline int8_t eb_code(int32_t value, int32_t zero_point) {
 /* ---- convolutions and products with constant matrices ---------------------------------------------------------- */
 
 typedef struct {
-    const int8_t *weight;      /* [group][depth / 4][channels / group][4]; depthwise: [tap][channel] */
+    const int8_t *weight;      /* [group][16 channels][depth / 4][channel][4]; depthwise: [tap][channel] */
     const uint32_t *bias;      /* EB_BIAS of each channel; depthwise: the bias itself */
     const int32_t *multiplier; /* of each channel */
     const int8_t *shift;       /* of each channel */
@@ -108,52 +107,17 @@ typedef struct {
     int32_t top, left, dilation_h, dilation_w, group;
     int32_t depth;  /* weights of a channel, filled up to a multiple of 4 */
     int32_t in_zero, out_zero;
-    int32_t raises; /* whether any shift is positive */
+    int32_t rare; /* whether a multiplier is outside [2^-23, 1/2) or a sum may leave 30 bits */
 } eb_conv_t;
-
-#if defined(EB_VNNI)
-/* eb_scale_down of sixteen at once: even and odd ones apart, since a product takes the room of two. */
-static inline __m512i eb_scale_down16(__m512i acc, __m512i multiplier, __m512i shift) {
-    __m512i even = _mm512_mul_epi32(acc, multiplier);
-    __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), _mm512_srli_epi64(multiplier, 32));
-#if EB_SINGLE_ROUNDING
-    const __m512i one = _mm512_set1_epi64(1), total = _mm512_sub_epi32(_mm512_set1_epi32(31), shift);
-    const __m512i right = _mm512_and_si512(total, _mm512_set1_epi64(0xff)), left = _mm512_srli_epi64(total, 32);
-    even = _mm512_add_epi64(even, _mm512_sllv_epi64(one, _mm512_sub_epi64(right, one)));
-    odd = _mm512_add_epi64(odd, _mm512_sllv_epi64(one, _mm512_sub_epi64(left, one)));
-    odd = _mm512_slli_epi64(_mm512_srav_epi64(odd, left), 32);
-    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srav_epi64(even, right), odd);
-#else
-    const __m512i half = _mm512_set1_epi64(1 << 30), right = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
-    even = _mm512_srli_epi64(_mm512_add_epi64(even, half), 31);
-    odd = _mm512_slli_epi64(_mm512_add_epi64(odd, half), 1);
-    const __m512i high = _mm512_mask_blend_epi32(0xaaaa, even, odd), one = _mm512_set1_epi32(1);
-    const __m512i mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
-    const __m512i limit = _mm512_sub_epi32(_mm512_srli_epi32(mask, 1), _mm512_srai_epi32(high, 31));
-    const __mmask16 up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, mask), limit);
-    const __m512i down = _mm512_srav_epi32(high, right);
-    return _mm512_mask_add_epi32(down, up, down, one);
-#endif
-}
-#endif
 
 static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t first, int32_t count, int8_t *y) {
     const int32_t *multiplier = p->multiplier + first, zero_point = p->out_zero;
     const int8_t *shift = p->shift + first;
-    if (p->raises) {
+    if (p->rare) {
         for (int32_t j = 0; j < count; j++)
             y[j] = eb_code(eb_scale(acc[j], multiplier[j], shift[j]), zero_point);
         return;
     }
-#if defined(EB_VNNI)
-    const __mmask16 lanes = (__mmask16)((1u << count) - 1u);
-    const __m512i by = _mm512_maskz_loadu_epi32(lanes, multiplier), zero = _mm512_set1_epi32(zero_point);
-    const __m512i shifts = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, shift));
-    __m512i scaled = eb_scale_down16(_mm512_loadu_si512(acc), by, shifts);
-    scaled = _mm512_min_epi32(scaled, _mm512_set1_epi32(127 - zero_point));
-    scaled = _mm512_max_epi32(scaled, _mm512_set1_epi32(-128 - zero_point));
-    _mm512_mask_cvtepi32_storeu_epi8(y, lanes, _mm512_add_epi32(scaled, zero));
-#else
     int8_t out[EB_LANES];
     if (count == EB_LANES) {
         for (int32_t j = 0; j < EB_LANES; j++)
@@ -163,20 +127,21 @@ static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t firs
         for (int32_t j = 0; j < count; j++)
             y[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
     }
-#endif
 }
+
+typedef struct {
+    int32_t dims[EB_RANK], a_step[EB_RANK], b_step[EB_RANK];
+    int32_t a_zero, a_multiplier, a_shift, b_zero, b_multiplier, b_shift, out_zero, multiplier, shift;
+} eb_binary_t;
+
+#if defined(EB_VNNI)
+#include "eb_avx512.h"
+#else
 
 static inline void eb_copy(int8_t *to, const int8_t *from, int32_t count) {
     for (; count >= 16; count -= 16, to += 16, from += 16) memcpy(to, from, 16);
     for (; count > 0; count--) *to++ = *from++;
 }
-
-#if defined(EB_VNNI)
-/* q to q + 128, as unsigned codes. */
-static inline void eb_flip(int8_t *codes, int32_t count) {
-    for (int32_t i = 0; i < count; i++) codes[i] = (int8_t)(codes[i] ^ -128);
-}
-#endif
 
 /* The inputs of one output pixel as a row of codes, the zero point where there is no input. */
 static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy, int32_t ox, int32_t channel,
@@ -208,11 +173,11 @@ static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy
 #if defined(EB_AVX2)
 /* eb_products of two rows for 4 * `fours` channels: products of 16 bits, summed in pairs of neighbours. */
 static inline void eb_products_avx2(const int8_t *one, const int8_t *two, int32_t depth, const int8_t *weight,
-                                    int32_t channels, const uint32_t *bias, int32_t fours, int32_t *acc,
+                                    int32_t lanes, const uint32_t *bias, int32_t fours, int32_t *acc,
                                     int32_t *acc_two) {
     __m256i sum[2][4];
     for (int32_t v = 0; v < fours; v++) sum[0][v] = sum[1][v] = _mm256_setzero_si256();
-    for (int32_t k = 0; k < depth; k += 4, weight += 4 * channels) {
+    for (int32_t k = 0; k < depth; k += 4, weight += 4 * lanes) {
         const __m256i a = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_loadu_si32(one + k)));
         const __m256i b = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_loadu_si32(two + k)));
         for (int32_t v = 0; v < fours; v++) {
@@ -232,26 +197,9 @@ static inline void eb_products_avx2(const int8_t *one, const int8_t *two, int32_
 }
 #endif
 
-/* acc[r][j] = bias + sum of codes * weights, for `rows` rows of codes and `lanes` output channels from `first` on. */
+/* acc[r][j] = bias + sum of codes * weights, for `rows` rows of codes and `lanes` output channels. */
 static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows, const int8_t *weight,
-                               int32_t channels, const uint32_t *bias, int32_t lanes,
-                               int32_t acc[EB_ROWS][EB_LANES]) {
-#if defined(EB_VNNI)
-    const __mmask16 mask = (__mmask16)((1u << lanes) - 1u);
-    const __m512i start = _mm512_maskz_loadu_epi32(mask, bias);
-    const int8_t *row[EB_ROWS];
-    __m512i sum[EB_ROWS];
-    for (int32_t r = 0; r < EB_ROWS; r++) {
-        row[r] = codes + (r < rows ? r : 0) * depth;
-        sum[r] = start;
-    }
-    for (int32_t k = 0; k < depth; k += 4, weight += 4 * channels) {
-        const __m512i w = _mm512_maskz_loadu_epi32(mask, weight);
-        for (int32_t r = 0; r < EB_ROWS; r++)
-            sum[r] = _mm512_dpbusd_epi32(sum[r], _mm512_broadcastd_epi32(_mm_loadu_si32(row[r] + k)), w);
-    }
-    for (int32_t r = 0; r < EB_ROWS; r++) _mm512_storeu_si512(acc[r], sum[r]);
-#else
+                               const uint32_t *bias, int32_t lanes, int32_t acc[EB_ROWS][EB_LANES]) {
     uint32_t sum[EB_ROWS][EB_LANES]; /* unsigned: partial sums may wrap, the whole ones fit */
 #if defined(EB_NEON)
     if (lanes == EB_LANES) {
@@ -263,7 +211,7 @@ static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows,
                 memcpy(&four, codes + r * depth + k, 4);
                 const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
                 for (int32_t v = 0; v < 4; v++)
-                    a[v] = vdotq_s32(a[v], vld1q_s8(weight + k * channels + 16 * v), x);
+                    a[v] = vdotq_s32(a[v], vld1q_s8(weight + k * EB_LANES + 16 * v), x);
             }
             for (int32_t v = 0; v < 4; v++) vst1q_s32(acc[r] + 4 * v, a[v]);
         }
@@ -276,25 +224,24 @@ static inline void eb_products(const int8_t *codes, int32_t depth, int32_t rows,
     for (int32_t r = 0; r < rows; r += 2) {
         const int8_t *one = codes + r * depth, *two = r + 1 < rows ? one + depth : one;
         if (done == EB_LANES) {
-            eb_products_avx2(one, two, depth, weight, channels, bias, 4, acc[r], acc[r + 1]);
+            eb_products_avx2(one, two, depth, weight, lanes, bias, 4, acc[r], acc[r + 1]);
             continue;
         }
         for (int32_t j = 0; j < done; j += 4)
-            eb_products_avx2(one, two, depth, weight + 4 * j, channels, bias + j, 1, acc[r] + j, acc[r + 1] + j);
+            eb_products_avx2(one, two, depth, weight + 4 * j, lanes, bias + j, 1, acc[r] + j, acc[r + 1] + j);
     }
     if (done == lanes) return;
 #endif
     for (int32_t r = 0; r < rows; r++) {
         for (int32_t j = done; j < lanes; j++) sum[r][j] = bias[j];
         for (int32_t k = 0; k < depth; k += 4) {
-            const int8_t *x = codes + r * depth + k, *w = weight + k * channels;
+            const int8_t *x = codes + r * depth + k, *w = weight + k * lanes;
             for (int32_t j = done; j < lanes; j++)
                 sum[r][j] += (uint32_t)(x[0] * w[4 * j] + x[1] * w[4 * j + 1] + x[2] * w[4 * j + 2] +
                                         x[3] * w[4 * j + 3]);
         }
         for (int32_t j = done; j < lanes; j++) acc[r][j] = (int32_t)sum[r][j];
     }
-#endif
 }
 
 static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_t *scratch) {
@@ -310,12 +257,9 @@ static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_
                     const int32_t begin = g * channels;
                     for (int32_t r = 0; r < rows; r++)
                         eb_gather(p, image, oy, ox + r, g * width, scratch + r * p->depth);
-#if defined(EB_VNNI)
-                    eb_flip(scratch, rows * p->depth);
-#endif
                     for (int32_t first = 0; first < channels; first += EB_LANES) {
                         const int32_t lanes = eb_min(EB_LANES, channels - first);
-                        eb_products(scratch, p->depth, rows, p->weight + begin * p->depth + 4 * first, channels,
+                        eb_products(scratch, p->depth, rows, p->weight + (begin + first) * p->depth,
                                     p->bias + begin + first, lanes, acc);
                         for (int32_t r = 0; r < rows; r++)
                             eb_codes(p, acc[r], begin + first, lanes, out + r * p->out_c + begin + first);
@@ -359,9 +303,10 @@ static inline void eb_taps(const eb_conv_t *p, const int8_t *image, const int8_t
 }
 
 /* One filter a channel; taps outside the image stand for zeros and are left out. */
-static inline void eb_depthwise(const eb_conv_t *p, const int8_t *x, int8_t *y) {
+static inline void eb_depthwise(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_t *scratch) {
     const int32_t channels = p->out_c;
     int32_t acc[EB_LANES] = {0};
+    (void)scratch;
     for (int32_t n = 0; n < p->batch; n++, x += p->in_h * p->in_w * channels) {
         for (int32_t oy = 0; oy < p->out_h; oy++) {
             for (int32_t ox = 0; ox < p->out_w; ox++, y += channels) {
@@ -376,6 +321,14 @@ static inline void eb_depthwise(const eb_conv_t *p, const int8_t *x, int8_t *y) 
         }
     }
 }
+
+/* How many of the first codes are added together by other means than one by one. */
+static inline int32_t eb_add_many(const eb_binary_t *p, const int8_t *left, const int8_t *right, int8_t *y) {
+    (void)p, (void)left, (void)right, (void)y;
+    return 0;
+}
+
+#endif /* EB_VNNI */
 
 /* ---- products of two tensors of codes -------------------------------------------------------------------------- */
 
@@ -422,11 +375,6 @@ static inline void eb_matmul(const eb_matmul_t *p, const int8_t *a, const int8_t
 
 /* ---- sums and products, element by element --------------------------------------------------------------------- */
 
-typedef struct {
-    int32_t dims[EB_RANK], a_step[EB_RANK], b_step[EB_RANK];
-    int32_t a_zero, a_multiplier, a_shift, b_zero, b_multiplier, b_shift, out_zero, multiplier, shift;
-} eb_binary_t;
-
 static inline int8_t eb_add_one(const eb_binary_t *p, int8_t a, int8_t b) {
     const int32_t left = eb_scale_down((a - p->a_zero) * (1 << 20), p->a_multiplier, p->a_shift);
     const int32_t right = eb_scale_down((b - p->b_zero) * (1 << 20), p->b_multiplier, p->b_shift);
@@ -437,7 +385,7 @@ static inline int8_t eb_mul_one(const eb_binary_t *p, int8_t a, int8_t b) {
     return eb_code(eb_scale((a - p->a_zero) * (b - p->b_zero), p->multiplier, p->shift), p->out_zero);
 }
 
-#define EB_BINARY(name, one)                                                                                    \
+#define EB_BINARY(name, one, many)                                                                              \
     static inline void name(const eb_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y) {                \
         const int32_t count = p->dims[EB_RANK - 1];                                                             \
         const int32_t a_step = p->a_step[EB_RANK - 1], b_step = p->b_step[EB_RANK - 1];                         \
@@ -445,11 +393,13 @@ static inline int8_t eb_mul_one(const eb_binary_t *p, int8_t a, int8_t b) {
         do {                                                                                                    \
             const int8_t *left = a + eb_at(place, p->a_step, EB_RANK - 1);                                      \
             const int8_t *right = b + eb_at(place, p->b_step, EB_RANK - 1);                                     \
-            for (int32_t i = 0; i < count; i++) *y++ = one(p, left[i * a_step], right[i * b_step]);             \
+            int32_t i = many(p, left, right, y);                                                                \
+            for (y += i; i < count; i++) *y++ = one(p, left[i * a_step], right[i * b_step]);                    \
         } while (eb_next(p->dims, EB_RANK - 1, place));                                                         \
     }
-EB_BINARY(eb_add, eb_add_one)
-EB_BINARY(eb_mul, eb_mul_one)
+#define EB_NONE(p, left, right, y) 0
+EB_BINARY(eb_add, eb_add_one, eb_add_many)
+EB_BINARY(eb_mul, eb_mul_one, EB_NONE)
 
 /* ---- pooling ---------------------------------------------------------------------------------------------------- */
 

@@ -29,7 +29,8 @@ from eightbit.integer.program import Program, Quantize
 
 VECTORS = 4
 """Of random codes, which the self-test holds where no data were given."""
-HEADERS = ("eb_kernels.h", "eb_float.h")
+KERNELS = ("eb_kernels.h", "eb_avx512.h")
+"""What net.c includes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def write_c(
     net = network(program, arithmetic, name)
     vectors = answers(net, program, random_samples(program) if samples is None else samples)
     texts = {f"{name}.h": header(net), f"{name}.c": source(net), "selftest.c": selftest(net, vectors)}
-    texts |= {"Makefile": makefile(net)} | {file: kernel_header(file) for file in HEADERS}
+    texts |= {"Makefile": makefile(net), "eb_float.h": kernel_header("eb_float.h")} | kernels()
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,11 @@ def write_c(
 def kernel_header(file: str) -> str:
     """The text of a header that comes with the package."""
     return files("eightbit.deploy.c").joinpath(file).read_text()
+
+
+def kernels() -> dict[str, str]:
+    """The headers that net.c includes: name, text."""
+    return {file: kernel_header(file) for file in KERNELS}
 
 
 def answers(

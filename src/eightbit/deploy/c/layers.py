@@ -2,17 +2,19 @@
 
     acc = (b - z_x sum w) + sum w q,    y = requantize(acc, s_x s_w / s_y) + z_y
 
-Weights lie in fours along the inputs, then the output channels: [inputs / 4][channels][4]. A kernel broadcasts four
-codes and meets the weights of as many channels as its registers hold, whatever the machine.
+Weights lie in blocks of 16 output channels, in fours along the inputs: [channels / 16][inputs / 4][16][4]. A kernel
+broadcasts four codes and meets the weights of as many channels as its registers hold, from front to back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from eightbit.deploy.c.steps import Biases, Builder, Call
+from eightbit.arith.affine import INT8
+from eightbit.deploy.c.steps import Biases, Builder, Call, Scratch
 from eightbit.deploy.c.walks import walk
 from eightbit.deploy.layout.views import View, channels_last, in_order
 from eightbit.deploy.layout.windows import Windows
@@ -24,6 +26,10 @@ from eightbit.integer.program import Codes, TensorInfo
 
 ROWS = 4
 """Output pixels whose inputs the scratch holds (EB_ROWS)."""
+LANES = 16
+"""Output channels whose weights lie together (EB_LANES)."""
+LOWEST, SUM_MAX = 22, 2**30
+"""Shifts and sums for which (output's zero point << shift) + sum stays within int32."""
 INT32_MAX = 2**31 - 1
 
 
@@ -46,7 +52,9 @@ def conv(op: p.Conv, b: Builder) -> None:
         taps = op.weight.reshape(channels, -1)
         fields |= {"weight": np.ascontiguousarray(taps.T), "depth": taps.shape[1]}
         fields["bias"] = Biases(op.bias.astype(np.int64), np.zeros(channels, np.int64))
-        b.add(op.name, (x,), y, (Call("depthwise", fields, (x.buffer, y.buffer)),), gaps=gaps)
+        scratch = Scratch(f"{y.buffer}.scratch", 0, depthwise_lines(fields))
+        call = Call("depthwise", fields, (x.buffer, y.buffer, scratch.name))
+        b.add(op.name, (x,), y, (call,), gaps=gaps, scratch=scratch)
         return
     rows = np.moveaxis(op.weight, 1, -1).reshape(channels, -1)  # taps, then input channels
     _product(op, b, (x, y), rows, fields, gaps)
@@ -90,33 +98,56 @@ def _product(
     group = op.group if isinstance(op, p.Conv) else 1
     zero_point = b.info(op.inputs[0]).zero_point
     sums = rows.astype(np.int64).sum(1)
-    weight = fours(rows, group)
-    depth = weight.shape[1] * 4
+    weight = blocks(rows, group)
+    depth = -(-rows.shape[1] // 4) * 4
     fields |= {"weight": weight, "depth": depth, "bias": Biases(op.bias - zero_point * sums, sums)}
-    scratch = (f"{y.buffer}.scratch", min(ROWS, fields["out_w"]) * depth)
-    b.add(
-        op.name,
-        (x,),
-        y,
-        (Call("conv", fields, (x.buffer, y.buffer, scratch[0])),),
-        gaps=gaps,
-        scratch=scratch,
-    )
+    scratch = Scratch(f"{y.buffer}.scratch", min(ROWS, fields["out_w"]) * depth, conv_lines(fields))
+    call = Call("conv", fields, (x.buffer, y.buffer, scratch.name))
+    b.add(op.name, (x,), y, (call,), gaps=gaps, scratch=scratch)
 
 
-def fours(rows: Codes, group: int) -> Codes:
-    """Weights (O, K) as (group, K / 4, O / group, 4), filled up with zeros."""
+def blocks(rows: Codes, group: int) -> Codes:
+    """Weights (O, K), filled up with zeros to fours along K, as the kernels read them: int8, one dimension."""
     outputs, inputs = rows.shape
     filled = np.zeros((outputs, -(-inputs // 4) * 4), np.int8)
     filled[:, :inputs] = rows
-    return np.ascontiguousarray(filled.reshape(group, outputs // group, -1, 4).swapaxes(1, 2))
+    parts = (
+        part[first : first + LANES].reshape(-1, filled.shape[1] // 4, 4).swapaxes(0, 1)
+        for part in filled.reshape(group, outputs // group, -1)
+        for first in range(0, outputs // group, LANES)
+    )
+    return np.concatenate([part.reshape(-1) for part in parts])
+
+
+def conv_lines(f: Mapping[str, int]) -> int:
+    """Bytes of the input rows of an output row, with the padding, and of each pixel's inputs where fours cross them."""
+    width = f["in_c"] // f["group"]
+    held = (f["kernel_h"] - 1) * f["dilation_h"] + 1
+    lines = held * _columns(f) * width + 4
+    whole = f["dilation_w"] == 1 and f["kernel_w"] * width % 4 == 0
+    return lines if whole else lines + f["out_w"] * (f["depth"] + 4)
+
+
+def depthwise_lines(f: Mapping[str, int]) -> int:
+    """Bytes of the columns of an output row for 16 channels, four rows together, and of the weights laid out so."""
+    size = 64 * -(-f["kernel_h"] // 4)
+    return _columns(f) * size + -(-f["out_c"] // LANES) * (64 + f["kernel_w"] * size)
+
+
+def _columns(f: Mapping[str, int]) -> int:
+    """Pixels of an input row that an output row reads."""
+    return (f["out_w"] - 1) * f["stride_w"] + (f["kernel_w"] - 1) * f["dilation_w"] + 1
 
 
 def _scales(op: p.Conv | p.Gemm, x: TensorInfo, y: TensorInfo) -> dict[str, Any]:
     """Zero points, and the multiplier of each channel (`engine.requantize.fixed_multiplier`)."""
     m, shift = fixed_multiplier(x.scale, op.weight_scale, y.scale)
     zeros: dict[str, Any] = {"in_zero": x.zero_point, "out_zero": y.zero_point}
-    return zeros | {"multiplier": m, "shift": shift.astype(np.int8), "raises": int((shift > 0).any())}
+    weights = np.moveaxis(op.weight, -1, 0) if isinstance(op, p.Gemm) else op.weight
+    largest = max(INT8.qmax - x.zero_point, x.zero_point - INT8.qmin)
+    sums = np.abs(op.bias) + largest * np.abs(weights.reshape(len(weights), -1).astype(np.int64)).sum(1)
+    rare = (m == 0) | (shift > -1) | (shift < -LOWEST) | (sums > SUM_MAX)
+    return zeros | {"multiplier": m, "shift": shift.astype(np.int8), "rare": int(rare.any())}
 
 
 def matmul(op: p.MatMul, b: Builder) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.deploy.c.compiler import library
-from eightbit.deploy.c.folder import kernel_header, network
+from eightbit.deploy.c.folder import kernels, network
 from eightbit.deploy.c.text import Network, header, source
 from eightbit.deploy.layout.ports import Ported
 from eightbit.deploy.layout.shapes import Array
@@ -40,8 +40,6 @@ def compiled(net: Network, flags: Sequence[str] | None = None) -> Callable[..., 
     `flags` are the compiler's, by default those for this very machine.
     """
     files = {f"{net.name}.c": source(net), f"{net.name}.h": header(net)}
-    run: Callable[..., None] = getattr(
-        library(files | {"eb_kernels.h": kernel_header("eb_kernels.h")}, flags), f"{net.name}_run"
-    )
+    run: Callable[..., None] = getattr(library(files | kernels(), flags), f"{net.name}_run")
     run.restype = None  # type: ignore[attr-defined]
     return run

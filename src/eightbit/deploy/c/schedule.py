@@ -22,8 +22,8 @@ def arena_for(plan: Plan, steps: Sequence[Step]) -> Arena:
     buffers: list[Buffer] = []
     gaps: dict[tuple[str, str], int] = {}
     for t, step in enumerate(steps):
-        if step.scratch is not None:
-            buffers.append(Buffer(step.scratch[0], step.scratch[1], t, t))
+        if step.scratch is not None and step.scratch.size:
+            buffers.append(Buffer(step.scratch.name, step.scratch.size, t, t))
         if step.writes not in outside:
             buffers.append(Buffer(step.writes, plan.sizes[step.writes], t, last.get(step.writes, t)))
             gaps |= {(step.writes, name): gap for name, gap in step.gaps.items() if name not in outside}

@@ -42,12 +42,21 @@ class Call:
     buffers: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """Where a kernel lays out inputs: `size` bytes of the arena, or `lines` bytes beside it if it takes whole rows."""
+
+    name: str
+    size: int
+    lines: int
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """What one operation does: reads `reads`, writes all of `writes`.
 
-    `gaps` says of inputs how many bytes before them the output may begin, if both share bytes. `scratch` bytes, in a
-    buffer of that name, are needed meanwhile.
+    `gaps` says of inputs how many bytes before them the output may begin, if both share bytes. `scratch` is needed
+    meanwhile.
     """
 
     name: str
@@ -55,7 +64,7 @@ class Step:
     writes: str
     calls: tuple[Call, ...]
     gaps: Mapping[str, int] = field(default_factory=dict)
-    scratch: tuple[str, int] | None = None
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +124,7 @@ class Builder:
         calls: Sequence[Call],
         *,
         gaps: Mapping[str, int] | None = None,
-        scratch: tuple[str, int] | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         """One step more."""
         read = tuple(dict.fromkeys(view.buffer for view in reads))

@@ -34,6 +34,11 @@ class Network:
         return tuple((port, ids(port.tensor)) for port in (*self.plan.inputs, *self.plan.outputs))
 
     @property
+    def scratch(self) -> str:
+        """The macro that picks where a kernel lays out its inputs."""
+        return f"{self.name.upper()}_SCRATCH"
+
+    @property
     def declaration(self) -> str:
         """`void net_run(const int8_t *x, int8_t *y)`"""
         inputs = len(self.plan.inputs)
@@ -83,6 +88,14 @@ def source(net: Network) -> str:
     calls = [line for step in net.plan.steps for line in body.step(step)]
     if net.arena.size:
         lines += [f"static int8_t {net.name}_arena[{net.name.upper()}_ARENA_BYTES];", ""]
+    rows = max((step.scratch.lines for step in net.plan.steps if step.scratch), default=0)
+    if rows:
+        lines += [
+            "#if defined(EB_VNNI) /* whose kernels take whole rows */",
+            f"static int8_t {net.name}_rows[{rows}];",
+            f"#define {net.scratch}(arena) {net.name}_rows",
+            *("#else", f"#define {net.scratch}(arena) (arena)", "#endif", ""),
+        ]
     unread = {port.buffer for port in net.plan.inputs} - {n for step in net.plan.steps for n in step.reads}
     voids = [f"    (void){name};" for port, name in net.ports if port.buffer in unread]
     return "\n".join([*lines, *body.constants, "", f"{net.declaration} {{", *voids, *calls, "}", ""])
@@ -97,6 +110,9 @@ class _Body:
         self._known: dict[tuple[str, bytes], str] = {}
         self._pointers = {port.buffer: name for port, name in net.ports}
         self._pointers |= {name: f"{net.name}_arena + {at}" for name, at in net.arena.offsets.items()}
+        for scratch in (step.scratch for step in net.plan.steps if step.scratch):
+            at = self._pointers.get(scratch.name, "NULL")
+            self._pointers[scratch.name] = f"{net.scratch}({at})"
         for name, codes in net.plan.constants.items():
             self._pointers[name] = self.array(name, codes)
 
@@ -223,7 +239,7 @@ def makefile(net: Network) -> str:
     """The text of the Makefile: `make check` builds and runs the self-test."""
     rules = {
         f"selftest: selftest.o {net.name}.o": "$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^",
-        f"%.o: %.c {net.name}.h eb_kernels.h": "$(CC) $(STRICT) $(CFLAGS) -c -o $@ $<",
+        f"%.o: %.c {net.name}.h eb_kernels.h eb_avx512.h": "$(CC) $(STRICT) $(CFLAGS) -c -o $@ $<",
         "check: selftest": "./selftest",
         "clean:": f"rm -f selftest selftest.o {net.name}.o",
     }
