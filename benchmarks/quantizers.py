@@ -6,7 +6,7 @@ ready to run in ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import eightbit as eb
+from eightbit.data.feeds import Feeds
 from eightbit.graph.run import session_options
 
 Images = NDArray[np.float32]
@@ -47,46 +48,54 @@ def by_recipe(recipe: eb.Recipe) -> Quantizer:
 
 
 def by_onnx_runtime(method: str, *, per_channel: bool = True) -> Quantizer:
-    """ONNX Runtime's quantize_static: QDQ, uint8 activations, int8 weights, calibrated by `method`."""
+    """ONNX Runtime's quantize_static, see `onnx_runtime_model`."""
 
     def quantize(model: Path, calibration: Samples) -> Network:
-        from onnxruntime.quantization import (
-            CalibrationDataReader,
-            CalibrationMethod,
-            QuantType,
-            quantize_static,
-        )
-
-        class Reader(CalibrationDataReader):
-            def __init__(self) -> None:
-                self.rest: Iterator[Images] = iter(calibration)
-
-            def get_next(self) -> dict[str, Images] | None:
-                x = next(self.rest, None)
-                return None if x is None else {_input(model): x}
-
-        target = model.with_name("onnxruntime.onnx")
-        quantize_static(
-            model,
-            target,
-            Reader(),
-            per_channel=per_channel,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod[method],
-        )
-        return _in_onnx_runtime(target.read_bytes())
+        feeds = ({_input(model): x} for x in calibration)
+        made = onnx_runtime_model(model, feeds, model.parent, method=method, per_channel=per_channel)
+        return _in_onnx_runtime(made)
 
     return quantize
 
 
+def onnx_runtime_model(
+    model: Path, calibration: Iterable[Feeds], folder: Path, *, method: str, per_channel: bool = True
+) -> bytes:
+    """What ONNX Runtime's quantize_static makes, as QDQ: uint8 activations, int8 weights, calibrated by `method`."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(calibration)
+
+        def get_next(self) -> Feeds | None:
+            return next(self.rest, None)
+
+    target = folder / "onnxruntime.onnx"
+    quantize_static(
+        model,
+        target,
+        Reader(),
+        per_channel=per_channel,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod[method],
+    )
+    return target.read_bytes()
+
+
 def by_nncf(model: Path, calibration: Samples) -> Network:
     """NNCF's post-training quantization of the ONNX graph, as `nncf.quantize` does it by default."""
+    return _in_onnx_runtime(nncf_model(model, ({_input(model): x} for x in calibration)))
+
+
+def nncf_model(model: Path, calibration: Iterable[Feeds]) -> bytes:
+    """What NNCF makes of an ONNX file with its defaults."""
     import nncf
 
-    samples = [{_input(model): x} for x in calibration]
+    samples = list(calibration)
     quantized = nncf.quantize(onnx.load(model), nncf.Dataset(samples), subset_size=len(samples))
-    return _in_onnx_runtime(quantized.SerializeToString())
+    return bytes(quantized.SerializeToString())
 
 
 def _input(model: Path) -> str:
