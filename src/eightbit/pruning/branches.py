@@ -125,6 +125,17 @@ def _behind(value: ir.Value | None) -> set[ir.Value]:
     return found
 
 
+def _after(model: ir.Model, name: str) -> set[str]:
+    """The names of the nodes that what node `name` makes goes into."""
+    reached = set(_node(model, name).outputs)
+    found = set()
+    for node in model.graph:
+        if read_by(node) & reached:
+            reached.update(node.outputs)
+            found.add(str(node.name))
+    return found
+
+
 def _is_bound(value: ir.Value | None) -> bool:
     return value is not None and (value.is_graph_input() or value.is_graph_output())
 
@@ -138,7 +149,7 @@ def _without(model: ir.Model, branch: Branch, data: Any, progress: Progress | No
         result = model.clone()
     else:
         whole, result = (_gated(model, branch, gate) for gate in (1.0, 0.0))
-        fit_layers(whole, result, data, progress=progress)
+        fit_layers(whole, result, data, only=_after(model, branch.add), progress=progress)
     add = _node(result, branch.add)
     other = add.inputs[1 - branch.side]
     assert other is not None

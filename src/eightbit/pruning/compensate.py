@@ -8,7 +8,7 @@ fitted already, give them. So the errors of earlier layers are taken into accoun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,17 @@ def fit_layers(
     *,
     reads: _ByLayer | None = None,
     zeros: _ByLayer | None = None,
+    only: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fit the layers of `work`, in place, to what those of `model` give; what stays zero are `zeros`, by layer.
 
+    Without `only` all that can be fitted are.
+
     `reads` are the channels that a layer still sums over. Zeros of layers that were pruned before stay, too.
     """
     nodes, copies = ({str(node.name): node for node in graph.graph} for graph in (model, work))
-    layers = [name for name, node in nodes.items() if fits(node)]
+    layers = [name for name, node in nodes.items() if fits(node) and (only is None or name in only)]
     sparse = sparse_layers(model)
     walk = Walk(model, work, layers, data)
     done = 0
