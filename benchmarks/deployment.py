@@ -30,10 +30,13 @@ from eightbit.deploy.c.native import compiled
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.integer.program import Conv, Gemm
 from eightbit.report.timing import interleaved
-from tests.deploy.machines import MACHINES, Machine
+from tests.deploy.machines import MACHINES, SANITIZE, Machine, check
 from tests.deploy.networks import NETWORKS, Case, case
+from tests.deploy.programs import differing as differing_programs
+from tests.deploy.programs import random_program
 
 INPUTS, LARGE_INPUTS = 200, 20
+PROGRAMS, TOGETHER = 500, 25
 MAX_ARENA = {"resnet8": 0.75, "mobilenet": 0.75, "autoencoder": 1.0, "ds_cnn": 0.8}
 MAX_BESIDE = {"resnet8": 8_000, "mobilenet": 27_000, "autoencoder": 18_500, "ds_cnn": 8_500}
 MAX_TIME = {"resnet8": 1.6, "mobilenet": 2.4, "autoencoder": 0.8, "ds_cnn": 2.2}
@@ -48,6 +51,7 @@ def figures() -> Iterator[Figure]:
             yield differing(name, made)
             yield from elsewhere(name, made, Path(folder))
             written = eb.export(made.q, folder)
+            yield sanitized(name, written.path)
             arena = written.arena
             detail = f"{arena.size:,} bytes; {arena.most_live:,} alive in one step"
             share = arena.size / arena.most_live
@@ -55,6 +59,7 @@ def figures() -> Iterator[Figure]:
             yield from beside_the_weights(name, made, written.path)
             yield from tflite.rows(name, made, INPUTS, Path(folder, "size"))
         yield time(name, made)
+    yield random_programs()
     with tempfile.TemporaryDirectory() as folder:
         yield from tflite.rows("lite0", case("lite0"), LARGE_INPUTS, Path(folder))
     yield from openvino.rows()
@@ -71,6 +76,26 @@ def differing(name: str, made: Case) -> Figure:
     return Figure(
         f"{name} in C: differing integers", wrong, 0, "", f"of {compared:,}, {INPUTS} inputs, both roundings"
     )
+
+
+def random_programs() -> Figure:
+    """Output integers of random small graphs in C that are not the NumPy engine's."""
+    wrong = 0
+    for begin in range(0, PROGRAMS, TOGETHER):
+        programs = [random_program(seed, 1 + seed % 9) for seed in range(begin, begin + TOGETHER)]
+        wrong += sum(sum(differing_programs(programs, a).values()) for a in FIXED_POINT)
+    detail = f"{PROGRAMS} of 1 to 9 operations, two inputs each, both roundings"
+    return Figure("random graphs in C: differing integers", wrong, 0, "", detail)
+
+
+def sanitized(name: str, folder: Path) -> Figure:
+    """Compilers here whose self-test warns, fails, or does what C leaves undefined."""
+    there = [cc for cc in ("gcc", "clang") if shutil.which(cc)]
+    failed = [cc for cc in there if check(folder, cc, SANITIZE).returncode]
+    detail = (
+        f"{', '.join(there) or 'none is installed'}; warnings are errors; address and undefined sanitizers"
+    )
+    return Figure(f"{name} in C: compilers whose self-test fails", len(failed), 0, "", detail)
 
 
 def elsewhere(name: str, made: Case, folder: Path) -> Iterator[Figure]:

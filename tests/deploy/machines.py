@@ -1,4 +1,4 @@
-"""Other processors, emulated: how their C compiler and their emulator are called."""
+"""How C is compiled and run: for this machine, strictly, and for other processors, which are emulated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BOARD = Path(__file__).with_name("mps2")
+SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 STRICT = ("-O2", "-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 NEWLIB = (
     "--specs=rdimon.specs",
@@ -17,6 +18,12 @@ NEWLIB = (
     str(BOARD / "start.c"),
 )
 QUIET = ("-nographic", "-monitor", "none", "-serial", "none", "-semihosting", "-kernel")
+
+
+def check(folder: Path, cc: str, flags: str) -> subprocess.CompletedProcess[str]:
+    """`make check` with a compiler; the folder's own Makefile makes warnings errors."""
+    command = ["make", "-C", str(folder), "clean", "check", f"CC={cc}", f"CFLAGS={flags}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from eightbit.errors import EngineError, ExportError
 from eightbit.integer import program as p
 from eightbit.integer.lower import lower
 from tests.conformance.cases import ROWS
+from tests.deploy.machines import SANITIZE, check
 from tests.deploy.programs import Maker, differing, random_program
 from tests.integer.test_engine import operations
 from tests.small_net import images, small_net
@@ -183,14 +183,7 @@ def q() -> eb.QuantizedModel:
     return eb.quantize(small_net(), images(16), eb.Recipe.plain())
 
 
-def check(folder: Path, cc: str, flags: str) -> subprocess.CompletedProcess[str]:
-    """`make check` with a compiler; the folder's own Makefile makes warnings errors."""
-    command = ["make", "-C", str(folder), "clean", "check", f"CC={cc}", f"CFLAGS={flags}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 Tool = Callable[[str], str]
-SANITIZE = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 @pytest.mark.slow
