@@ -84,6 +84,7 @@ CASES = (
     Case("t = Mul (w, m)", "MUL", weights={"w": normal(5, 1)}),
     Case("t = Div (m, w)", "DIV", weights={"w": f32(3)}),
     Case("u = Abs (m)\n t = Pow (u, w)", "ABS POW", weights={"w": f32(1.5)}),
+    Case("t = Pow (m, w)", "POW", weights={"w": ints(3)}),
     Case("u = Abs (m)\n t = Max (u, m)", "ABS MAXIMUM"),
     Case("t = Min (m, w)", "MINIMUM", weights={"w": normal(3, 1, 1)}),
     Case("t = PRelu (m, w)", "PRELU", weights={"w": normal(3, 1, 1)}),

@@ -10,7 +10,8 @@ import numpy as np
 from eightbit.deploy.layout.refusals import NO_CODES
 from eightbit.deploy.layout.views import View, in_order
 from eightbit.deploy.tflite.build import FLOAT, Builder
-from eightbit.deploy.tflite.floats import broadcast, float_node
+from eightbit.deploy.tflite.elementwise import broadcast
+from eightbit.deploy.tflite.floats import float_node
 from eightbit.deploy.tflite.islands import FloatNode
 from eightbit.deploy.tflite.layers import conv, gemm, gemm_to_float, matmul, mean, pool
 from eightbit.deploy.tflite.movement import concat, pad, slice_
