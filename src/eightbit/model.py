@@ -42,6 +42,7 @@ from eightbit.integer.lower import lower
 from eightbit.integer.program import Program
 from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.encode.layers import wide_layers
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.quantize import quantize_graph
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
@@ -105,7 +106,7 @@ class Model(_Runnable):
 class Report:
     """What quantization did: the nodes left in float with the reasons, the parameters of each tensor, the recipe.
 
-    `notes` are those of the float model, on what loading did.
+    `notes` are those of the float model, on what loading did, and on layers that were rounded otherwise than it says.
     """
 
     islands: tuple[Island, ...]
@@ -210,8 +211,19 @@ def quantize(
     chosen = Recipe.of(recipe).settled(calibration is not None)
     graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
     q = QuantizedModel(graph)
-    q.report = Report(_islands(q, placement, chosen), params, chosen, model.notes)
+    notes = (*model.notes, *_roundings(model.ir, placement, chosen))
+    q.report = Report(_islands(q, placement, chosen), params, chosen, notes)
     return q
+
+
+def _roundings(graph: ir.Model, placement: Placement, recipe: Recipe) -> tuple[str, ...]:
+    """A sentence on the layers whose weights went to the nearest code although the recipe looks at data."""
+    wide = wide_layers(graph, placement.layers) if recipe.needs_moments and not recipe.sequential else {}
+    if not wide:
+        return ()
+    name, count = next(iter(wide.items()))
+    named = f"{name!r} ({count} inputs)" + (f" and {len(wide) - 1} more" if len(wide) > 1 else "")
+    return (f"too wide for the moments of the data, rounded to the nearest, bias not corrected: {named}",)
 
 
 def _islands(q: QuantizedModel, placement: Placement, recipe: Recipe) -> tuple[Island, ...]:

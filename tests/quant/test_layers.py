@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import eightbit as eb
 from eightbit.errors import QuantizationError
 from eightbit.graph.run import FloatSession
 from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
@@ -47,6 +48,21 @@ def test_rows_times_positions_is_the_convolution(case, batch):
     # Float32 sums of at most 27 terms of size 1 in another order: errors of some 1e-6.
     np.testing.assert_allclose(product, y, rtol=0, atol=2e-5)
     np.testing.assert_array_equal(layout.weight(rows, weight.shape), weight)
+
+
+@pytest.mark.parametrize(("inputs", "said"), [(40, ()), (41, ("'wide' (41 inputs)",))])
+def test_a_layer_too_wide_for_its_moments_is_rounded_to_the_nearest(monkeypatch, inputs, said):
+    monkeypatch.setattr("eightbit.quant.encode.layers.WIDE", 40)
+    model = graph("g (float[N,K] x) => (float[N,4] y) { y = MatMul (x, w) }", w=normal(inputs, 4))
+    next(iter(model.graph)).name = "wide"
+    data = normal(64, inputs) @ normal(inputs, inputs, seed=2)  # inputs that depend on one another
+    q, nearest = (
+        eb.quantize(eb.Model(model), data, recipe)
+        for recipe in (eb.Recipe(smooth=False), eb.Recipe(weights=eb.Weights(rounding=eb.Nearest())))
+    )
+    weights = [next(op.weight for op in each.program.ops if hasattr(op, "weight")) for each in (q, nearest)]
+    assert np.array_equal(*weights) == bool(said)
+    assert [note.partition(": ")[2] for note in q.report.notes] == list(said)
 
 
 def test_rows_of_a_gemm_and_a_matmul_are_its_output_channels():

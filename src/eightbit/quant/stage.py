@@ -27,7 +27,7 @@ from eightbit.quant.choose.chosen import chosen, layers_of
 from eightbit.quant.choose.masks import around_masks, watched
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
-from eightbit.quant.encode.layers import encode_layers
+from eightbit.quant.encode.layers import encode_layers, wide_layers
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.methods.observers import State
 from eightbit.quant.observe.calibrate import Progress, observe, parameters
@@ -46,7 +46,8 @@ class Stage(HoldsGraph):
     """A graph, equalized and smoothed as `recipe` says, and what was seen of it.
 
     `placement` is where `recipe` puts integers as far as the graph alone can tell; `states` has a filled calibrator for
-    each tensor that may become codes, `moments` those of each layer's input (empty if the recipe looks at none).
+    each tensor that may become codes, `moments` those of each layer's input but for the widest (`encode.layers.WIDE`);
+    they are empty if the recipe looks at none.
     """
 
     can: Capable
@@ -107,7 +108,9 @@ def stage(
             "this recipe looks at data to round weights or correct biases; give calibration data, or choose "
             "Nearest() and bias_correction=False, which need none"
         )
-    moments = layer_moments(model, placement.layers, data, progress=progress) if looks else {}
+    wide = set() if always_moments else set(wide_layers(model, placement.layers))
+    seen = tuple(name for name in placement.layers if name not in wide)
+    moments = layer_moments(model, seen, data, progress=progress) if looks else {}
     return Stage(can, recipe, placement, states, moments)
 
 

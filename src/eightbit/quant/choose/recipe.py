@@ -65,7 +65,8 @@ FLOAT = Keep.FLOAT
 class Weights:
     """Weights: symmetric signed codes in [-(2**(bits-1) - 1), 2**(bits-1) - 1], zero point 0, of 2 to 16 bits.
 
-    `rounding` None is GPTQ where there are calibration data, and to the nearest where there are none.
+    `rounding` None is GPTQ where there are calibration data, and to the nearest where there are none. A layer of more
+    than 5,120 inputs goes to the nearest whatever the choice, and the report's notes say so (`encode.layers.WIDE`).
     Seven bits keep the products of pairs inside int16 on x86 processors without VNNI. More than 8 are int16 codes: the
     NumPy engine sums their products in int64, and ONNX Runtime, which has no kernels for them, computes in float32.
     """

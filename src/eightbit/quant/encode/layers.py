@@ -16,16 +16,20 @@ import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
 from eightbit.errors import QuantizationError
-from eightbit.graph.model import constant
+from eightbit.graph.model import constant, fixed_shape
 from eightbit.graph.sharing import tied
 from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import PerTensor, Recipe
 from eightbit.quant.encode.weights import EncodedLayer, encode_layer
+from eightbit.quant.methods.rounding import Nearest
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments
 
 TAKES_BIAS = {"Conv", "Gemm"}
+WIDE = 5_120
+"""Inputs of a layer above which weights go to the nearest code: K inputs have K² moments (here 210 MB, and three times
+that while GPTQ factors them, in K³ operations), for weights of which there may be a few thousand."""
 
 
 def encode_layers(
@@ -51,6 +55,8 @@ def encode_layers(
         assert weight is not None
         layout = Layout.of(node)
         own = as_fits(recipe.for_layer(name, node.op_type), layout, static=source is not None)
+        if name not in moments and layout.inputs(weight.shape) > WIDE:
+            own = replace(own, weights=replace(own.weights, rounding=Nearest()))
         input_scale = None if source is None else np.float32(params[source].scale)
         # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
         free = bias is not None or node.op_type == "Conv"
@@ -102,6 +108,16 @@ def _ties(nodes: Sequence[ir.Node], recipe: Recipe) -> dict[str, tuple[str, ...]
         key = shared.get(name, name), Layout.of(node), own.weights, own.bias_correction
         found.setdefault(key, []).append(name)
     return {name: tuple(names) for names in found.values() for name in names}
+
+
+def wide_layers(model: ir.Model, layers: Sequence[str]) -> dict[str, int]:
+    """Those of the named layers with more than WIDE inputs, and how many."""
+    nodes = {str(node.name): node for node in model.graph}
+    shapes = {name: fixed_shape(nodes[name].inputs[1]) for name in layers}
+    counts = {
+        name: Layout.of(nodes[name]).inputs(shape) for name, shape in shapes.items() if shape is not None
+    }
+    return {name: count for name, count in counts.items() if count > WIDE}
 
 
 def _together(moments: Sequence[Moments]) -> Moments | None:

@@ -46,6 +46,12 @@ class Layout:
         assert shape is not None
         return cls(channel_axis(node), None, shape[:-2], len(shape) == 1)
 
+    def inputs(self, shape: tuple[int, ...]) -> int:
+        """How many inputs each output channel of a weight of `shape` has: K of `rows`."""
+        if self.vector or self.stack:
+            return shape[0] if self.vector else shape[-2]
+        return math.prod(shape) // max(1, shape[self.axis])
+
     def rows(self, weight: NDArray[Any]) -> NDArray[Any]:
         """A weight as (G, channels of the group, K), one row an output channel. Each matrix of a stack is a group."""
         if self.vector:
