@@ -6,7 +6,8 @@
 72 calibration crops, 200 test crops of other photographs. SQNR is that of the logits, agreement the share of the test
 crops to which both networks give the same first class. Each row is a process of its own, which tells its time (on the
 clock and of the processor) and its peak memory: libraries, model, quantization; the test comes later. Peers run with
-their defaults on the same crops. The same recipes run in the NumPy engine on 20 of the crops, every integer compared.
+their defaults on the same crops. The table is stored in peers.json, which the book's front page shows. The same recipes
+run in the NumPy engine on 20 of the crops, every integer compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import eightbit as eb
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, machine
 from benchmarks.memory import peak_bytes
 from benchmarks.quantizers import Images, Network, Quantizer, Samples, by_nncf, by_onnx_runtime, by_recipe
 from eightbit.arith.affine import sqnr_db
@@ -37,6 +38,7 @@ from eightbit.deploy.sessions import integer_tensors, run_island
 from eightbit.integer.engine import run
 from eightbit.quant.methods.rounding import Nearest
 
+STORED = Path(__file__).with_name("peers.json")
 MODEL = "efficientnet_lite0"
 CROPS, TESTED, MANY, COMPARED = 72, 200, 512, 20
 BATCH = 20
@@ -82,14 +84,22 @@ def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        rows = {name: in_child(name, folder) for name in ROWS}
-        print_table(rows.values())
+        rows = table(folder)
         yield from promises(rows)
         model, test = eb.load(folder / "model.onnx"), np.load(folder / "test.npy", mmap_mode="r")[:COMPARED]
         for kind, recipe in W8A8.items():
             q = eb.quantize(model, Samples(folder / "calibration.npy", CROPS), recipe)
             yield differences(f"{MODEL}, {kind}", q, test)
     yield from resnet8_with_four_bits()
+
+
+def table(folder: Path) -> dict[str, Row]:
+    """All rows, measured, printed and stored."""
+    rows = {name: in_child(name, folder) for name in ROWS}
+    print_table(rows.values())
+    stored = {"machine": machine(), "tested": TESTED, "rows": [asdict(row) for row in rows.values()]}
+    STORED.write_text(json.dumps(stored, indent=1) + "\n")
+    return rows
 
 
 def promises(rows: dict[str, Row]) -> Iterator[Figure]:

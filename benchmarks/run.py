@@ -9,13 +9,10 @@ status 1 if a promise is not kept. With modules named, results.md is left alone:
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
-import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,11 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import benchmarks
-from benchmarks.figure import Figure
-from eightbit.graph.processor import processor_name
+from benchmarks.figure import Figure, machine
 
 RESULTS = Path(__file__).with_name("results.md")
-LIBRARIES = ("numpy", "onnxruntime", "torch")
 
 
 def modules() -> list[str]:
@@ -39,12 +34,6 @@ def modules() -> list[str]:
 def measured(name: str) -> list[Figure]:
     """The figures of a module."""
     return list(importlib.import_module(f"benchmarks.{name}").figures())
-
-
-def machine() -> str:
-    """The processor and the libraries, in a line."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return f"{processor_name()}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}"
 
 
 def cells(figure: Figure) -> tuple[str, ...]:

@@ -45,7 +45,23 @@ then
     index=(--extra-index-url https://download.pytorch.org/whl/cpu)
 fi
 
+# pip says a line a package while it fetches, and nothing for a minute while it unpacks them: here a line for every 20
+# packages and for each large file says how far it is. pip's warnings and errors are shown as they are.
+progress() {
+    local all seen=0 words
+    all=$(grep -c '^[^#]' requirements.lock)
+    while read -ra words; do
+        case ${words[*]} in
+            Collecting* | Processing* | "Requirement already"*)
+                seen=$((seen + 1))
+                if [ $((seen % 20)) = 0 ]; then echo "found $seen of $all packages"; fi ;;
+            Downloading*[0-9][0-9].[0-9]" MB)" | Downloading*" GB)") echo "fetching ${words[1]##*/} ${words[*]:2}" ;;
+            "Installing collected"*) echo "unpacking $((${#words[@]} - 3)) packages, which takes a minute or more" ;;
+        esac
+    done
+}
+
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
-"${pip[@]}" install --quiet "${index[@]}" -r requirements.lock
+PYTHONUNBUFFERED=1 "${pip[@]}" install --progress-bar off "${index[@]}" -r requirements.lock | progress
 "${pip[@]}" install --quiet --no-deps --editable .
 "${pip[@]}" check

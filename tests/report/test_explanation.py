@@ -1,6 +1,5 @@
 """`explain`, its page and its logs: each reads back what the comparison and the models themselves say."""
 
-import json
 import re
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import eightbit as eb
 from eightbit.cli import main
 from eightbit.report.explanation import as_picture
 from eightbit.report.saliency import occlusion
-from tests.site.conftest import FLAGS, HUNG, browser  # noqa: F401
+from tests.site.conftest import browser, chromium, tab  # noqa: F401
 from tests.small_net import CLASSES, images, small_net
 
 ROUGH = eb.Recipe(
@@ -147,23 +146,16 @@ def test_a_comparison_alone_makes_a_page_too(explanation, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_in_a_browser(page, scheme, browser, tmp_path):  # noqa: F811
+def test_the_page_in_a_browser(page, scheme, tab):  # noqa: F811
     """Every picture is decoded and the text stands out from the paper, in either scheme."""
-    probe = tmp_path / "probe.html"
-    script = """<script>addEventListener('load', () => {
+    tab.look(width=500, dark=scheme == "dark")
+    tab.open(page.as_uri())
+    seen = tab.run("""(() => {
       const style = getComputedStyle(document.body);
-      document.body.dataset.seen = JSON.stringify({
-        text: style.color, paper: style.backgroundColor,
-        widths: [...document.images].map(i => i.naturalWidth), overflow: document.body.scrollWidth - innerWidth});
-    });</script>"""
-    probe.write_text(page.read_text().replace("</body>", f"{script}</body>"))
-    flags = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    command = [browser, *FLAGS, *flags, "--window-size=500,900", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=HUNG, check=True
-    )
-    assert "Uncaught" not in done.stderr
-    seen = json.loads(BeautifulSoup(done.stdout, "html.parser").body["data-seen"])
+      return {text: style.color, paper: style.backgroundColor,
+        widths: [...document.images].map(i => i.naturalWidth), overflow: document.body.scrollWidth - innerWidth};
+    })()""")
+    assert tab.complaints() == []
     assert all(width > 0 for width in seen["widths"])
     assert seen["overflow"] <= 0  # wide tables scroll by themselves
     text, paper = (np.mean([int(n) for n in re.findall(r"\d+", seen[k])[:3]]) for k in ("text", "paper"))

@@ -69,13 +69,29 @@ def test_links_inside_the_site_lead_somewhere(page: Path, site: Path):
 
 
 def test_pictures_are_described(page: Path):
-    # The theme writes alt="…/name.png" where a figure has none of its own.
+    # The theme writes alt="…/name.png" where a figure has none of its own. A card's words say what its picture would.
     bare = [
         tag["src"]
-        for tag in parsed(page).select("article img")
+        for tag in parsed(page).select("article img:not(.cards img)")
         if not tag.get("alt", "").strip() or tag["alt"].endswith((".png", ".svg"))
     ]
     assert bare == []
+
+
+def test_a_chapter_numbers_all_that_it_counts(site: Path):
+    """All that is counted carries the number of the chapter's file; a drawn picture is a figure."""
+    for path in sorted((ROOT / "book").glob("[0-9]*.ipynb")):
+        chapter, article = (
+            path.stem.split("_")[0].lstrip("0"),
+            parsed(site / "book" / f"{path.stem}.html").article,
+        )
+        assert article.h1.get_text().startswith(f"{chapter}. ")
+        counted = article.select("span.eqno, .caption-number, .exercise > .admonition-title .caption-number")
+        named = [tag.get_text().strip("(#) \n") for tag in counted]
+        assert [n for n in named if not n.split()[-1].startswith(f"{chapter}.")] == [], path.stem
+        assert [tag for tag in article.select(".cell_output img") if tag.find_parent("figure") is None] == []
+        if article.select("figure"):
+            assert f"Figure {chapter}.1" in named
 
 
 def test_page_loads_nothing_from_elsewhere(page: Path):
