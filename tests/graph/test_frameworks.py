@@ -79,6 +79,20 @@ def test_torch_network_computes_the_same_before_and_after_prepare(torch: Any, ca
     assert [n.name for n in again.graph] == [n.name for n in model.graph]
 
 
+def test_the_order_in_which_a_module_keeps_its_weights_changes_nothing(torch: Any) -> None:
+    net, x = block(torch), torch.randn(4, 3, 8, 8)
+    expected = prepare(load_graph(net, x))
+    net.to(memory_format=torch.channels_last)
+    strides = [p.stride() for p in net.parameters()]
+    found = prepare(load_graph(net, x))
+    assert ops(found) == ops(expected)
+    feeds = {"x": x.numpy()}
+    np.testing.assert_array_equal(
+        *(next(iter(FloatSession(graph).run(feeds).values())) for graph in (found, expected))
+    )
+    assert [p.stride() for p in net.parameters()] == strides
+
+
 def test_graph_weights_do_not_share_memory_with_the_module(torch: Any) -> None:
     net = torch.nn.Linear(3, 2)
     model = load_graph(net, torch.ones(1, 3))

@@ -95,9 +95,6 @@ class Learned:
         if self.in_float:
             student.to(memory_format=torch.channels_last)
             fit(student, data, training, teacher=told, checkpoint=resume, progress=say)
-            student.to(
-                memory_format=torch.contiguous_format
-            )  # PyTorch exports a plain Flatten for this one only
             student = prune(student, calibration, sparsity=self.zeros, compensate=False)
             return quantize(student, calibration, recipe)
         if self.macs < 1:

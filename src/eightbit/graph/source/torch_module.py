@@ -256,13 +256,31 @@ def _require_onnxscript() -> None:
 
 @contextmanager
 def _evaluating(module: Any) -> Iterator[None]:
+    """The module in eval mode for a while, its weights in the order of their axes.
+
+    With weights in channels_last PyTorch exports what pools and flattens as arithmetic on addresses.
+    """
     training = [(part, part.training) for part in module.modules()]
+    moved = [(p, p.data) for p in module.parameters() if _is_channels_last(p)]
     try:
         module.eval()
+        for p, data in moved:
+            p.data = data.clone(memory_format=sys.modules["torch"].contiguous_format)
         yield
     finally:
+        for p, data in moved:
+            p.data = data
         for part, flag in training:
             part.training = flag
+
+
+def _is_channels_last(tensor: Any) -> bool:
+    """Whether a weight lies so; one of 1x1 kernels lies in both orders, and its strides say which is meant."""
+    torch = sys.modules["torch"]
+    if torch.nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided:
+        return False
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.ndim in orders and tensor.is_contiguous(memory_format=orders[tensor.ndim])
 
 
 def _with_keywords_named(module: Any, kwargs: Mapping[str, Any]) -> Any:
