@@ -30,6 +30,7 @@ from eightbit.deploy.c.native import compiled
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.integer.program import Conv, Gemm
 from eightbit.report.timing import interleaved
+from tests.deploy.checkers import CHECKERS, DEVIATIONS, findings
 from tests.deploy.machines import MACHINES, SANITIZE, Machine, check
 from tests.deploy.networks import NETWORKS, Case, case
 from tests.deploy.programs import differing as differing_programs
@@ -44,7 +45,7 @@ ARM = ("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-Os", "-std=c99", "-c
 
 
 def figures() -> Iterator[Figure]:
-    """Per network: differing integers here, differing self-tests elsewhere, arena, bytes beside the weights, time."""
+    """Per network: differing integers here, differing self-tests elsewhere, arena, bytes beside the weights, rules, time."""
     for name in NETWORKS:
         made = case(name)
         with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +58,7 @@ def figures() -> Iterator[Figure]:
             share = arena.size / arena.most_live
             yield Figure(f"{name} in C: arena / most bytes alive", share, MAX_ARENA[name], "x", detail)
             yield from beside_the_weights(name, made, written.path)
+            yield from rules(name, written.path)
             yield from tflite.rows(name, made, INPUTS, Path(folder, "size"))
         yield time(name, made)
     yield random_programs()
@@ -139,6 +141,15 @@ def beside_the_weights(name: str, made: Case, folder: Path) -> Iterator[Figure]:
     weights = sum(op.weight.size for op in made.q.program.ops if isinstance(op, Conv | Gemm))
     detail = f"{text:,} bytes for a Cortex-M4 with -Os, {weights:,} of them weights"
     yield Figure(f"{name} in C: bytes beside the weights", text - weights, MAX_BESIDE[name], "", detail)
+
+
+def rules(name: str, folder: Path) -> Iterator[Figure]:
+    """Places where MISRA C:2012 (cppcheck) or clang-tidy find fault, but for the deviations that are listed."""
+    there = [checker for checker in CHECKERS if shutil.which(checker)]
+    found = {rule: at for checker in there for rule, at in findings(checker, folder, str).items()}
+    detail = f"{', '.join(there)}; {len(DEVIATIONS)} deviations with reasons {found or ''}"
+    if there:
+        yield Figure(f"{name} in C: rules broken", len(found), 0, "", detail)
 
 
 def time(name: str, made: Case) -> Figure:

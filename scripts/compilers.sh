@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to the C compilers and emulators with which the tests try the networks' C, on this machine and on others,
+# Sees to the C compilers, checkers and emulators with which the tests try the networks' C, on this machine and on others,
 # installing Debian's or Ubuntu's where that needs no password. Those that are missing afterwards are named by the tests,
 # which skip, or fail where CI is set.
 set -euo pipefail
@@ -10,6 +10,8 @@ need() { # program, packages that bring it
 }
 need gcc gcc libc6-dev
 need clang clang
+need clang-tidy clang-tidy
+need cppcheck cppcheck
 sanitizers() { ls "$(clang -print-runtime-dir)"/libclang_rt.asan* >/dev/null 2>&1; } # Debian's clang comes without
 sanitizers || packages+=(libclang-rt-dev)
 if [ "$(uname -s)" = Linux ]; then

@@ -227,6 +227,7 @@ EB_INLINE __m512i eb_raised(const int8_t *codes, int32_t zero_point, int32_t mul
     const __m512i ties = _mm512_set1_epi32(two && shift != 0 ? -1 : 0);
     const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)codes));
     const __m512i steps = _mm512_sub_epi32(code, _mm512_set1_epi32(zero_point));
+    if (multiplier == 1 << 30 && shift == 0) return _mm512_slli_epi32(steps, 19); /* of the larger scale: a half */
     __m512i high = _mm512_add_epi32(_mm512_mullo_epi32(steps, lower), _mm512_set1_epi32(first ? 1024 : 0));
     high = _mm512_add_epi32(_mm512_mullo_epi32(steps, upper), _mm512_srai_epi32(high, 11));
     high = _mm512_add_epi32(high, _mm512_and_si512(_mm512_srai_epi32(high, 31), ties));

@@ -113,16 +113,16 @@ typedef struct {
 static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t first, int32_t count, int8_t *y) {
     const int32_t *multiplier = p->multiplier + first, zero_point = p->out_zero;
     const int8_t *shift = p->shift + first;
-    if (p->rare) {
+    if (p->rare != 0) {
         for (int32_t j = 0; j < count; j++)
             y[j] = eb_code(eb_scale(acc[j], multiplier[j], shift[j]), zero_point);
         return;
     }
-    int8_t out[EB_LANES];
     if (count == EB_LANES) {
+        int8_t out[EB_LANES];
         for (int32_t j = 0; j < EB_LANES; j++)
             out[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
-        memcpy(y, out, EB_LANES);
+        (void)memcpy(y, out, EB_LANES);
     } else {
         for (int32_t j = 0; j < count; j++)
             y[j] = eb_code(eb_scale_down(acc[j], multiplier[j], shift[j]), zero_point);
@@ -139,7 +139,7 @@ typedef struct {
 #else
 
 static inline void eb_copy(int8_t *to, const int8_t *from, int32_t count) {
-    for (; count >= 16; count -= 16, to += 16, from += 16) memcpy(to, from, 16);
+    for (; count >= 16; count -= 16, to += 16, from += 16) (void)memcpy(to, from, 16);
     for (; count > 0; count--) *to++ = *from++;
 }
 
@@ -152,16 +152,16 @@ static inline void eb_gather(const eb_conv_t *p, const int8_t *image, int32_t oy
     for (int32_t i = 0; i < p->kernel_h; i++) {
         const int32_t iy = oy * p->stride_h - p->top + i * p->dilation_h;
         if (iy < 0 || iy >= p->in_h) {
-            memset(row, p->in_zero, (size_t)(p->kernel_w * width));
+            (void)memset(row, p->in_zero, (size_t)p->kernel_w * (size_t)width);
             row += p->kernel_w * width;
-        } else if (whole) {
+        } else if (whole != 0) {
             eb_copy(row, image + (iy * p->in_w + left) * p->in_c, p->kernel_w * width);
             row += p->kernel_w * width;
         } else {
             for (int32_t j = 0; j < p->kernel_w; j++, row += width) {
                 const int32_t ix = left + j * p->dilation_w;
                 if (ix < 0 || ix >= p->in_w)
-                    memset(row, p->in_zero, (size_t)width);
+                    (void)memset(row, p->in_zero, (size_t)width);
                 else
                     eb_copy(row, image + (iy * p->in_w + ix) * p->in_c + channel, width);
             }
@@ -370,7 +370,7 @@ static inline void eb_matmul(const eb_matmul_t *p, const int8_t *a, const int8_t
                     *y++ = eb_code(eb_scale(acc[j], p->multiplier, p->shift), p->out_zero);
             }
         }
-    } while (eb_next(p->dims, EB_RANK, place));
+    } while (eb_next(p->dims, EB_RANK, place) != 0);
 }
 
 /* ---- sums and products, element by element --------------------------------------------------------------------- */
@@ -395,7 +395,7 @@ static inline int8_t eb_mul_one(const eb_binary_t *p, int8_t a, int8_t b) {
             const int8_t *right = b + eb_at(place, p->b_step, EB_RANK - 1);                                     \
             int32_t i = many(p, left, right, y);                                                                \
             for (y += i; i < count; i++) *y++ = one(p, left[i * a_step], right[i * b_step]);                    \
-        } while (eb_next(p->dims, EB_RANK - 1, place));                                                         \
+        } while (eb_next(p->dims, EB_RANK - 1, place) != 0);                                                    \
     }
 #define EB_NONE(p, left, right, y) 0
 EB_BINARY(eb_add, eb_add_one, eb_add_many)
@@ -448,7 +448,8 @@ static inline int8_t eb_largest(const eb_pool_t *p, int32_t acc, int32_t count) 
 }
 static inline int8_t eb_mean_of(const eb_pool_t *p, int32_t acc, int32_t count) {
     const int32_t whole = p->kernel_h * p->kernel_w;
-    return p->padding ? eb_average(acc + (whole - count) * p->in_zero, whole) : eb_average(acc, count);
+    const int32_t outside = p->padding != 0 ? whole - count : 0;
+    return eb_average(acc + outside * p->in_zero, count + outside);
 }
 EB_POOL(eb_max_pool, -128, eb_max, eb_largest)
 EB_POOL(eb_average_pool, 0, eb_plus, eb_mean_of)
@@ -478,7 +479,7 @@ typedef struct {
 /* 1 / total of Q12.19: a significand in Q0.31, and the sum's power of two. Three steps of Newton's method. */
 static inline int32_t eb_reciprocal(int32_t total, int32_t *power) {
     uint32_t bits = (uint32_t)total;
-    for (*power = 12; !(bits >> 31); bits <<= 1) (*power)--;
+    for (*power = 12; (bits >> 31) == 0u; bits <<= 1) (*power)--;
     const int32_t half = (int32_t)(bits >> 1); /* the significand in [1/2, 1) */
     int32_t x = 1515870810 + eb_high(half, -1010580540); /* 48/17 - 32/17 d in Q2.29 */
     for (int32_t i = 0; i < 3; i++) x += eb_saturated((int64_t)eb_high(x, (1 << 29) - eb_high(half, x)) * 4);
@@ -513,17 +514,17 @@ static inline void eb_move(const eb_move_t *p, const int8_t *x, int8_t *y) {
     do {
         const int8_t *from = x + p->x_begin + eb_at(place, p->x_step, EB_RANK - 1);
         int8_t *to = y + p->y_begin + eb_at(place, p->y_step, EB_RANK - 1);
-        if (p->table)
+        if (p->table != NULL)
             for (int32_t i = 0; i < count; i++) to[i * y_step] = p->table[from[i * x_step] + 128];
         else
             for (int32_t i = 0; i < count; i++) to[i * y_step] = from[i * x_step];
-    } while (eb_next(p->dims, EB_RANK - 1, place));
+    } while (eb_next(p->dims, EB_RANK - 1, place) != 0);
 }
 
 typedef struct {
     int32_t count, value;
 } eb_fill_t;
 
-static inline void eb_fill(const eb_fill_t *p, int8_t *y) { memset(y, p->value, (size_t)p->count); }
+static inline void eb_fill(const eb_fill_t *p, int8_t *y) { (void)memset(y, p->value, (size_t)p->count); }
 
 #endif
