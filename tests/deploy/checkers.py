@@ -1,4 +1,4 @@
-"""MISRA C:2012 and clang-tidy over a network in C: what they find, and which rules it departs from, each with its reason.
+"""MISRA C:2012 and clang-tidy over a network in C: what they find, and the rules it departs from, with the reasons.
 
 The kernels are checked as any compiler reads them, without a processor's own instructions.
 """
@@ -22,7 +22,7 @@ DEVIATIONS = {
     "misra-c2012-2.3": "a type that nobody uses stops compilers whose shifts do not repeat the sign",
     "misra-c2012-2.5": "macros that only some processors' kernels use, and numbers of net.h that the caller uses",
     "misra-c2012-8.9": "constants stand before the calls that read them, not among them",
-    "misra-c2012-10.1": "right shifts of negative numbers are the rounding itself; that they repeat the sign is checked",
+    "misra-c2012-10.1": "right shifts of negative numbers are the rounding itself; the sign repeats, which is checked",
     "misra-c2012-10.3": "zero points and codes fit 8 bits by construction; what may not fit is saturated first",
     "misra-c2012-10.8": "a sum of products in int32 is read as the length of memory, which is not negative",
     "misra-c2012-12.1": "advisory: of precedence only that of school is relied upon, and of shifts",

@@ -18,9 +18,16 @@
 typedef struct {
     __m512i start, even, odd; /* biases; multipliers of the even and the odd channels, doubled */
     __m512i add, shift;       /* half a step and the output's zero point, before the shift to the right */
+    __m512i add_even, add_odd; /* the same in the products' upper halves, and half a unit in the lower ones */
     int32_t first, lanes;     /* channels */
     __mmask16 mask;
 } eb_block_t;
+
+static inline void eb_spread(eb_block_t *b) {
+    const __m512i half = _mm512_set1_epi64(INT64_C(1) << 31);
+    b->add_even = _mm512_or_si512(_mm512_slli_epi64(b->add, 32), half);
+    b->add_odd = _mm512_mask_mov_epi32(half, 0xaaaa, b->add);
+}
 
 static inline void eb_block(const eb_conv_t *p, int32_t first, int32_t lanes, eb_block_t *b) {
     const __m512i one = _mm512_set1_epi32(1), zero_point = _mm512_set1_epi32(p->out_zero);
@@ -34,6 +41,7 @@ static inline void eb_block(const eb_conv_t *p, int32_t first, int32_t lanes, eb
     b->shift = _mm512_sub_epi32(_mm512_setzero_si512(), b->shift);
     b->add = _mm512_add_epi32(_mm512_sllv_epi32(one, _mm512_sub_epi32(b->shift, one)),
                               _mm512_sllv_epi32(zero_point, b->shift));
+    eb_spread(b);
 }
 
 /* eb_code(eb_scale_down()) of 16 sums, for multipliers below 1/2: the products' upper halves, shifted. A doubled
@@ -41,16 +49,15 @@ static inline void eb_block(const eb_conv_t *p, int32_t first, int32_t lanes, eb
 EB_INLINE __m128i eb_narrowed(const eb_block_t *b, __m512i acc) {
     __m512i even = _mm512_mul_epi32(acc, b->even);
     __m512i odd = _mm512_mul_epi32(_mm512_shuffle_epi32(acc, _MM_PERM_DDBB), b->odd);
-#if !EB_SINGLE_ROUNDING
-    const __m512i half = _mm512_set1_epi64(INT64_C(1) << 31);
-    even = _mm512_add_epi64(even, half);
-    odd = _mm512_add_epi64(odd, half);
+#if EB_SINGLE_ROUNDING
+    acc = _mm512_add_epi32(acc, b->add);
+#else
+    even = _mm512_add_epi64(even, b->add_even);
+    odd = _mm512_add_epi64(odd, b->add_odd);
+    acc = _mm512_add_epi32(acc, _mm512_srai_epi32(acc, 31)); /* ties away from zero */
 #endif
-    __m512i high = _mm512_add_epi32(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB), acc);
-#if !EB_SINGLE_ROUNDING
-    high = _mm512_add_epi32(high, _mm512_srai_epi32(high, 31)); /* ties away from zero */
-#endif
-    return _mm512_cvtsepi32_epi8(_mm512_srav_epi32(_mm512_add_epi32(high, b->add), b->shift));
+    const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+    return _mm512_cvtsepi32_epi8(_mm512_srav_epi32(_mm512_add_epi32(high, acc), b->shift));
 }
 
 /* Sums of one pixel and block, as codes to the pixel's channels from `y` on. */
@@ -149,22 +156,20 @@ EB_INLINE void eb_strip(const eb_conv_t *p, const eb_rows_t *rows, const int8_t 
     }
 }
 
-/* Row `iy` of the input from `channel` on, as unsigned codes with the padding. */
+/* Row `iy` of the input from `channel` on, as unsigned codes; on both sides of it the padding is there already. */
 static inline void eb_lay(const eb_conv_t *p, const int8_t *image, int32_t iy, int32_t channel, int32_t line,
                           int8_t *to) {
-    const int32_t width = p->in_c / p->group, outside = p->in_zero ^ -128;
+    const int32_t width = p->in_c / p->group;
     const int32_t begin = eb_min(p->left * width, line), end = eb_min((p->left + p->in_w) * width, line);
     if (iy < 0 || iy >= p->in_h) {
-        memset(to, outside, (size_t)line);
+        memset(to, p->in_zero ^ -128, (size_t)line);
         return;
     }
     image += iy * p->in_w * p->in_c + channel;
-    memset(to, outside, (size_t)begin);
     if (p->group == 1)
         eb_flip(to + begin, image, end - begin);
     else
         for (int32_t at = begin; at < end; at += width, image += p->in_c) eb_flip(to + at, image, width);
-    memset(to + end, outside, (size_t)(line - end));
 }
 
 /* The inputs of each pixel of an output row one behind the other, for rows whose fours would cross their ends. Copies
@@ -187,6 +192,7 @@ static inline void eb_conv(const eb_conv_t *p, const int8_t *x, int8_t *y, int8_
     const int32_t held = (p->kernel_h - 1) * p->dilation_h + 1;
     int8_t *const lined_up = p->dilation_w == 1 && stretch % 4 == 0 ? NULL : scratch + held * line + 4;
     eb_block_t b[EB_BLOCKS];
+    memset(scratch, p->in_zero ^ -128, (size_t)(held * line));
     for (int32_t n = 0; n < p->batch; n++, x += p->in_h * p->in_w * p->in_c) {
         int32_t laid = -p->top; /* rows above are in the ring, or needed no more */
         for (int32_t oy = 0; oy < p->out_h; oy++, y += p->out_w * p->out_c) {
@@ -242,6 +248,7 @@ static inline int32_t eb_add_many(const eb_binary_t *p, const int8_t *left, cons
     b.odd = b.even;
     b.add = _mm512_set1_epi32((1 << (shift - 1)) + p->out_zero * (1 << shift));
     b.shift = _mm512_set1_epi32(shift);
+    eb_spread(&b);
     for (int32_t i = 0; i < count; i += 16) {
         const __m512i one = eb_raised(left + i, p->a_zero, p->a_multiplier, p->a_shift);
         const __m512i two = eb_raised(right + i, p->b_zero, p->b_multiplier, p->b_shift);
