@@ -254,7 +254,14 @@ def main(
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     here = {"num_cpus": len(models) * replicas, "include_dashboard": False}
-    ray.init(address or "local", log_to_driver=False, **({} if address else here))
+    for more in (2, 1, 0):
+        try:
+            ray.init(address or "local", log_to_driver=False, **({} if address else here))
+            break
+        except Exception:  # Ray gives its processes 30 s to start and raises no class of its own after that
+            if not more:
+                raise
+            ray.shutdown()
     serve.start(http_options={"host": host, "port": port, "request_timeout_s": 10})
     deployment = Replica.options(
         num_replicas=replicas,

@@ -48,7 +48,7 @@ class Counts:
     answered: list[float] = field(default_factory=list)
     """Seconds to each answer."""
     refused: list[float] = field(default_factory=list)
-    """Seconds to each refusal."""
+    """Seconds to each refusal, status 503."""
     most_off: float = 0.0
     """The largest difference from the right answer."""
 
@@ -111,7 +111,7 @@ async def ask(http: aiohttp.ClientSession, url: str, sample: Sample, since: floa
     taken = perf_counter() - since
     counts.statuses[status] += 1
     if status != "200":
-        counts.refused.append(taken)
+        counts.refused += [taken] if status == "503" else []
         return float(reply.headers.get("Retry-After", 0))
     counts.answered.append(taken)
     found = {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in json.loads(body)["outputs"]}
