@@ -94,6 +94,18 @@ def test_prune_writes_a_smaller_model_and_lists_its_layers(folder: Path):
     found = json.loads(call(*words, "--json").stdout)
     assert [layer["name"] for layer in found["layers"]] == ["stem", "body", "classifier"]
     assert found["macs"] <= 0.5 and all(layer["zeros"] == 0 for layer in found["layers"])
+    words = (
+        "prune",
+        folder / "net.onnx",
+        "-o",
+        folder / "p.onnx",
+        "-c",
+        folder / "calib.npz",
+        "--branches",
+        "1",
+    )
+    found = json.loads(call(*words, "--json").stdout)
+    assert [layer["after"]["channels"] for layer in found["layers"]] == [8, 0, CLASSES]
     refused = call("prune", folder / "net.onnx", "-o", folder / "p.onnx")
     assert refused.exit_code == 1 and "say what shall go" in refused.stderr
 
