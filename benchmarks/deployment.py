@@ -64,6 +64,7 @@ def figures() -> Iterator[Figure]:
     yield random_programs()
     with tempfile.TemporaryDirectory() as folder:
         yield from tflite.rows("lite0", case("lite0"), LARGE_INPUTS, Path(folder))
+    yield from tflite.islands()
     yield from openvino.rows()
     yield from lint.rows()
 

@@ -21,16 +21,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 import eightbit as eb
 from benchmarks.figure import Figure
 from eightbit.arith.fixedpoint import Arithmetic
+from eightbit.course import zoo
 from eightbit.deploy.c.folder import network
 from eightbit.deploy.c.native import compiled
 from eightbit.deploy.engines import ENGINES
 from eightbit.deploy.tflite.engines import arena_used, litert
 from eightbit.deploy.tflite.file import to_bytes
 from eightbit.deploy.tflite.prepare import net_of
+from eightbit.integer.engine import prepare
+from eightbit.integer.program import MatMul
 from eightbit.report.timing import interleaved
 from tests.deploy.networks import Case
 
@@ -38,6 +42,8 @@ MAX_ARENA = 0.9
 MAX_BYTES = {"resnet8": 0.7, "mobilenet": 0.8, "autoencoder": 0.9, "ds_cnn": 0.7, "lite0": 1.0}
 MAX_TIME = {"resnet8": 1.0, "mobilenet": 3.2, "autoencoder": 2.2, "ds_cnn": 2.8, "lite0": 3.2}
 MIN_SAME = 0.995
+LENGTH = 64
+"""Tokens of MiniLM's sentences, padded."""
 INTERPRETER = (
     r"Micro(Interpreter|Allocator|Context|MemoryPlanner|Graph)|AllocationInfoBuilder|GreedyMemoryPlanner"
     r"|(SingleArena|Persistent|NonPersistent)\w*Allocator|InternalAllocators|FlatBufferVector"
@@ -92,6 +98,45 @@ def same(name: str, made: Case, inputs: int) -> Figure:
         )
     detail = f"codes off with XNNPACK {texts[0]}; without ({shares[1]:.1%} the same) {texts[1]}"
     return Figure(f"{name} in LiteRT, XNNPACK: same answers", shares[0], MIN_SAME, "", detail, at_least=True)
+
+
+def islands() -> Iterator[Figure]:
+    """MiniLM, ids to vector, in LiteRT: its integer layers, each from its own inputs, and the vector.
+
+    The product of two activations is left out: XNNPACK leaves it to LiteRT's kernels, which round in another way.
+    """
+    if ENGINES["litert"].missing is not None:
+        return
+    q, feeds = _minilm()
+    seen = ENGINES["litert"].start_layers(q, None).run(feeds)  # type: ignore[misc]
+    wrong = total = products = 0
+    for op, kernel in zip(q.program.ops, prepare(q.program, Arithmetic.ONNX), strict=True):
+        if kernel is None or not all(tensor in seen for tensor in (*op.inputs, *op.outputs)):
+            continue
+        made = kernel(*(seen[tensor] for tensor in op.inputs))
+        off = int(np.count_nonzero(made != seen[op.outputs[0]]))
+        wrong, total = wrong + off * (not isinstance(op, MatMul)), total + made.size
+        products += off * isinstance(op, MatMul)
+    one, other = (np.asarray(q.run(feeds, engine=engine)).ravel() for engine in ("litert", "onnxruntime"))
+    near = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    detail = f"{wrong:,} of {total:,}; {products:,} more in products of two activations"
+    yield Figure("minilm in LiteRT, XNNPACK: integers not ONNX Runtime's", wrong / total, 1e-4, "", detail)
+    size = len(to_bytes(net_of(q.program)))
+    detail = f"cosine of the sentence's vectors, LiteRT with float islands and ONNX Runtime; {size:,} bytes"
+    yield Figure("minilm in LiteRT, XNNPACK: nearness", near, 0.995, "", detail, at_least=True)
+
+
+def _minilm() -> tuple[eb.QuantizedModel, dict[str, np.ndarray]]:
+    """MiniLM for one padded sentence, quantized, and a sentence."""
+    graph = ir.to_proto(eb.load(zoo.load("minilm"), zoo.example("minilm")).ir)
+    for value in graph.graph.input:
+        for dim, length in zip(value.type.tensor_type.shape.dim, (1, LENGTH), strict=True):
+            dim.dim_value = length
+    texts = ["the cat sat on the mat", "eight bits are enough for most networks", "how do I open a file?"]
+    batch = zoo.preprocess_for("minilm", texts)
+    padded = {name: np.pad(ids, ((0, 0), (0, LENGTH - ids.shape[1]))) for name, ids in batch.items()}
+    *first, last = ({name: ids[i : i + 1] for name, ids in padded.items()} for i in range(len(texts)))
+    return eb.quantize(eb.load(graph), first), last
 
 
 def arena(name: str, made: Case) -> Figure:
