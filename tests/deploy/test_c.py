@@ -128,7 +128,9 @@ def test_requantization_at_ties_and_ends(arithmetic: Arithmetic, zero_point: int
 
 
 @pytest.mark.parametrize(
-    "scales", [[0.25, 2.0**-8, 0.3, 0.0071], [2.0**-22, 2.0**-24, 0.9, 3.0]], ids=["usual", "rare"]
+    "scales",
+    [[0.25, 2.0**-8, 0.3, 0.0071], [2.0**-22, 2.0**-24, 2.0**-27, 0.01], [2.0**-32, 2.0**-24, 0.9, 3.0]],
+    ids=["usual", "small", "rare"],
 )
 @pytest.mark.parametrize("arithmetic", FIXED)
 def test_layers_at_ties_and_ends(arithmetic: Arithmetic, scales: list[float]) -> None:

@@ -17,7 +17,7 @@
 /* What makes codes of the sums of 16 channels. */
 typedef struct {
     __m512i start, even, odd; /* biases; multipliers of the even and the odd channels, doubled */
-    __m512i add, shift;       /* half a step and the output's zero point, before the shift to the right */
+    __m512i add, shift, late; /* half a step and the zero point, which is added late where the shift is too far */
     __m512i add_even, add_odd; /* the same in the products' upper halves, and half a unit in the lower ones */
     int32_t first, lanes;     /* channels */
     __mmask16 mask;
@@ -39,8 +39,10 @@ static inline void eb_block(const eb_conv_t *p, int32_t first, int32_t lanes, eb
     b->odd = _mm512_srli_epi64(b->even, 32);
     b->shift = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(b->mask, p->shift + first));
     b->shift = _mm512_sub_epi32(_mm512_setzero_si512(), b->shift);
+    const __mmask16 near = _mm512_cmplt_epi32_mask(b->shift, _mm512_set1_epi32(23));
+    b->late = _mm512_mask_mov_epi32(zero_point, near, _mm512_setzero_si512());
     b->add = _mm512_add_epi32(_mm512_sllv_epi32(one, _mm512_sub_epi32(b->shift, one)),
-                              _mm512_sllv_epi32(zero_point, b->shift));
+                              _mm512_maskz_sllv_epi32(near, zero_point, b->shift));
     eb_spread(b);
 }
 
@@ -57,7 +59,8 @@ EB_INLINE __m128i eb_narrowed(const eb_block_t *b, __m512i acc) {
     acc = _mm512_add_epi32(acc, _mm512_srai_epi32(acc, 31)); /* ties away from zero */
 #endif
     const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
-    return _mm512_cvtsepi32_epi8(_mm512_srav_epi32(_mm512_add_epi32(high, acc), b->shift));
+    const __m512i scaled = _mm512_srav_epi32(_mm512_add_epi32(high, acc), b->shift);
+    return _mm512_cvtsepi32_epi8(_mm512_add_epi32(scaled, b->late));
 }
 
 /* Sums of one pixel and block, as codes to the pixel's channels from `y` on. */
@@ -248,6 +251,7 @@ static inline int32_t eb_add_many(const eb_binary_t *p, const int8_t *left, cons
     b.odd = b.even;
     b.add = _mm512_set1_epi32((1 << (shift - 1)) + p->out_zero * (1 << shift));
     b.shift = _mm512_set1_epi32(shift);
+    b.late = _mm512_setzero_si512();
     eb_spread(&b);
     for (int32_t i = 0; i < count; i += 16) {
         const __m512i one = eb_raised(left + i, p->a_zero, p->a_multiplier, p->a_shift);

@@ -107,7 +107,7 @@ typedef struct {
     int32_t top, left, dilation_h, dilation_w, group;
     int32_t depth;  /* weights of a channel, filled up to a multiple of 4 */
     int32_t in_zero, out_zero;
-    int32_t rare; /* whether a multiplier is outside [2^-23, 1/2) or a sum may leave 30 bits */
+    int32_t rare; /* whether a multiplier is outside [2^-29, 1/2) or a sum may be beyond 2^30 + 2^28 */
 } eb_conv_t;
 
 static inline void eb_codes(const eb_conv_t *p, const int32_t *acc, int32_t first, int32_t count, int8_t *y) {

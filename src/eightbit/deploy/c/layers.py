@@ -28,8 +28,8 @@ ROWS = 4
 """Output pixels whose inputs the scratch holds (EB_ROWS)."""
 LANES = 16
 """Output channels whose weights lie together (EB_LANES)."""
-LOWEST, SUM_MAX = 22, 2**30
-"""Shifts and sums for which (output's zero point << shift) + sum stays within int32."""
+LOWEST, SUM_MAX = 28, 2**30 + 2**28
+"""Shifts to the right and sums with which all that eb_avx512.h adds before a shift stays within int32."""
 INT32_MAX = 2**31 - 1
 
 
