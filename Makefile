@@ -57,7 +57,7 @@ bench: $(STAMP) ## each measured figure of the book, in one table and in benchma
 	$(BIN)/python -m benchmarks.run
 
 execute: data ## runs the chapters and stores their outputs (for authors)
-	$(LIBRARIES) $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(LIBRARIES) $(BIN)/jupyter nbconvert --to notebook --execute --ExecutePreprocessor.record_timing=False --inplace $(NOTEBOOKS)
 
 lock: ## writes requirements.lock from .venv (for maintainers, after trying new versions)
 	{ sed '/^[^#]/,$$d' requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//; s/^tflite.micro==.*/&; python_version < "3.12"/'; } > requirements.lock.new

@@ -16,6 +16,9 @@ Cell = dict[str, Any]
 
 # Traces of the machine that ran the notebook.
 MACHINE_PATHS = re.compile(r"/tmp/|/home/|/root/|/Users/|ipykernel_\d+")
+# What a page shows without being asked, and what fits its column; a program in one cell is as long as it is.
+VISIBLE_LINES, COLUMNS = 15, 84
+FOLDED = {"hide-input", "whole-program"}
 # What keeps nbval from running a cell or from looking at what it printed.
 UNCOMPARED = re.compile(r"nbval[-_](?:skip|ignore[-_]output)|pytest_validate_ignore_output", re.IGNORECASE)
 TIME = re.compile(r"\b(?:ns|µs|ms|s|seconds?|minutes?|times?)\b")
@@ -81,6 +84,12 @@ def _cells(notebook: dict[str, Any]) -> Iterator[str]:
             yield f"{where} ended in an error"
         if any(output.get("name") == "stderr" for output in cell["outputs"]):
             yield f"{where} printed to stderr: remove the cause of the warning"
+        if len(source(cell).splitlines()) > VISIBLE_LINES and not tags(cell) & FOLDED:
+            yield f"{where} has over {VISIBLE_LINES} lines: divide it, or fold its plotting (tag hide-input)"
+        if any(len(line) > COLUMNS for line in source(cell).splitlines()):
+            yield f"{where} has lines of over {COLUMNS} columns"
+        if "execution" in cell["metadata"]:
+            yield f"{where} says when it ran: execute with --ExecutePreprocessor.record_timing=False"
         if MACHINE_PATHS.search(printed(cell)):
             yield f"{where} printed a path of one machine"
         yield from (f"{where} {fault}" for fault in _comparison(cell))
