@@ -67,7 +67,9 @@ class Ported:
         pairs = shapes_of(program, batch=2)
         self._cut = [pairs[port.codes] != port.shape for port in inputs]
         self._fixed = [
-            port.tensor for port in outputs if pairs[port.codes] != (2 * port.shape[0], *port.shape[1:])
+            port.tensor
+            for port in outputs
+            if not port.shape or pairs[port.codes] != (2 * port.shape[0], *port.shape[1:])
         ]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
