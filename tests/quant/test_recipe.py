@@ -255,11 +255,7 @@ def test_ops_are_chosen_by_type_and_the_last_match_decides():
 
 def test_ops_left_in_float_are_listed():
     q = eb.quantize(eb.load(small_net()), images(8), eb.Recipe(overrides={"op:Gemm": eb.FLOAT}))
-    assert {i.node: i.reason for i in q.report.islands} == {
-        "classifier": "the recipe keeps it in float",
-        "mean": "only float nodes read it",
-        "flat": "its input is in float",
-    }
+    assert [(i.node, i.reason) for i in q.report.islands] == [("classifier", "the recipe keeps it in float")]
 
 
 def test_ops_choose_what_they_write():

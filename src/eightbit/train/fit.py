@@ -163,12 +163,14 @@ class _Loop:
 
     def _loss(self, batch: Batch) -> Tensor:
         inputs, labels = tuple(x.to(self.device) for x in batch.inputs), batch.labels
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bfloat16):
-            outputs = self.module(*inputs)
         if self.training.bfloat16:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                outputs = self.module(*inputs)
             outputs = (
                 tuple(y.float() for y in outputs) if isinstance(outputs, tuple | list) else outputs.float()
             )
+        else:
+            outputs = self.module(*inputs)
         said = first(outputs)
         total = torch.zeros((), device=said.device)
         share = 0.0
