@@ -33,7 +33,7 @@ def values_on_zeros(program: p.Program, batch: int = 1) -> Mapping[str, Array]:
     inside: dict[str, Array] = {}
 
     def island(op: p.FloatIsland, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        model = ir.from_proto(onnx.load_model_from_string(op.model))
+        model = island_graph(op)
         names = [value.name for node in model.graph for value in node.outputs if value.name]
         found = FloatSession(model, names, optimize=False).run(feeds)
         inside.update(feeds)
@@ -46,6 +46,11 @@ def values_on_zeros(program: p.Program, batch: int = 1) -> Mapping[str, Array]:
     }
     found = run(program, feeds, keep=True, island=island)
     return feeds | inside | found
+
+
+def island_graph(island: p.FloatIsland) -> ir.Model:
+    """A graph of its own for each call."""
+    return ir.from_proto(onnx.load_model_from_string(island.model))
 
 
 def input_shapes(program: p.Program, batch: int = 1) -> dict[str, Shape]:
@@ -62,7 +67,7 @@ def _inputs(program: p.Program, batch: int) -> dict[str, tuple[Shape, np.dtype]]
         elif isinstance(op, p.Embedding) and op.inputs[0] in program.inputs:
             told[op.inputs[0]] = op.ids_shape, np.dtype(op.ids_dtype)
         elif isinstance(op, p.FloatIsland):
-            graph = ir.from_proto(onnx.load_model_from_string(op.model)).graph
+            graph = island_graph(op).graph
             told |= {
                 str(v.name): (dims(v), (v.dtype or ir.DataType.FLOAT).numpy())
                 for v in graph.inputs

@@ -35,6 +35,15 @@ def between(kind: str, views: Sequence[View], name: str, b: Builder, **options: 
     return broadcast(kind, views, name, b, **options)
 
 
+def chain(x: View, steps: Sequence[tuple[str, View]], op: FloatNode, b: Builder) -> None:
+    """Operators one after another, each on what the one before made and another operand; the last makes the output."""
+    for i, (kind, operand) in enumerate(steps, start=1):
+        if i < len(steps):
+            x = between(kind, [x, operand], f"{op.name}.step{i}", b)
+        else:
+            broadcast(kind, [x, operand], op.outputs[0], b)
+
+
 def scalar(number: float, b: Builder) -> View:
     """A constant of one number."""
     return View(b.constant(np.array(number, np.float32)), (), ())
@@ -77,24 +86,17 @@ def clip(op: FloatNode, b: Builder) -> None:
         for kind, bound in (("MAXIMUM", lo), ("MINIMUM", hi))
         if bound is not None
     ]
-    for i, (kind, bound) in enumerate(bounds):
-        last = i == len(bounds) - 1
-        x = (
-            broadcast(kind, [x, bound], op.outputs[0], b)
-            if last
-            else between(kind, [x, bound], f"{op.name}.low", b)
-        )
-    if not bounds:
-        b.views[op.outputs[0]] = x
+    if bounds:
+        chain(x, bounds, op, b)
+    else:
+        same(op, b)
 
 
 def hard_sigmoid(op: FloatNode, b: Builder) -> None:
     """max(0, min(1, alpha x + beta))."""
     alpha, beta = (float(attribute(op.node, *pair)) for pair in (("alpha", 0.2), ("beta", 0.5)))
-    x = between("MUL", [b.views[op.inputs[0]], scalar(alpha, b)], f"{op.name}.scaled", b)
-    x = between("ADD", [x, scalar(beta, b)], f"{op.name}.moved", b)
-    x = between("MAXIMUM", [x, scalar(0, b)], f"{op.name}.positive", b)
-    broadcast("MINIMUM", [x, scalar(1, b)], op.outputs[0], b)
+    steps = (("MUL", alpha), ("ADD", beta), ("MAXIMUM", 0), ("MINIMUM", 1))
+    chain(b.views[op.inputs[0]], [(kind, scalar(number, b)) for kind, number in steps], op, b)
 
 
 def reciprocal(op: FloatNode, b: Builder) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.deploy.layout.shapes import Array
+from eightbit.deploy.layout.shapes import Array, island_graph
 from eightbit.graph.forms import refusal
 from eightbit.graph.model import attribute, constant, input_at, is_op, title
 from eightbit.graph.names import Names
@@ -98,7 +97,7 @@ def _settled(island: p.FloatIsland, values: Mapping[str, Array]) -> ir.Graph:
     """Its graph for the shapes of one run, with all computed that constants and shapes decide, and types forgotten:
     the rules of codes ask for float32, and what moves or adds numbers here does so for integers, too.
     """
-    model = ir.from_proto(onnx.load_model_from_string(island.model))
+    model = island_graph(island)
     for value in model.graph.inputs:
         value.shape = ir.Shape(values[str(value.name)].shape)
     settle(model)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eightbit.deploy.layout.views import View, in_order
 from eightbit.deploy.tflite.build import Builder
-from eightbit.deploy.tflite.elementwise import Write, between, broadcast, scalar
+from eightbit.deploy.tflite.elementwise import Write, between, broadcast, chain, scalar
 from eightbit.deploy.tflite.islands import FloatNode
 from eightbit.graph.model import attribute, constant, input_at
 
@@ -79,11 +79,7 @@ def norm(op: FloatNode, b: Builder) -> None:
     if node.op_type == "InstanceNormalization":  # one scale and bias a channel
         room = (1,) * (len(x.shape) - 2)
         operands[1:] = [View(v.buffer, (*v.shape, *room), in_order(1 + len(room))) for v in operands[1:]]
-    for i, operand in enumerate(operands):
-        kind = "ADD" if i == 2 else "MUL"
-        last = i == len(operands) - 1
-        target = op.outputs[0] if last else f"{op.name}.{kind.lower()}{i}"
-        centred = (broadcast if last else between)(kind, [centred, operand], target, b)
+    chain(centred, list(zip(("MUL", "MUL", "ADD"), operands, strict=False)), op, b)
 
 
 def one_output(node: ir.Node) -> str | None:
