@@ -25,7 +25,7 @@ from eightbit.deploy.c.folder import CFolder, write_c
 from eightbit.deploy.engines import Runner, engine_of
 from eightbit.deploy.repository import Repository, write_repository
 from eightbit.deploy.tflite.file import TfliteFile, write_tflite
-from eightbit.errors import EightbitError, EngineError, ExportError, LoadError, QuantizationError, printable
+from eightbit.errors import EngineError, ExportError, LoadError, QuantizationError, printable
 from eightbit.graph.model import first_codes, title
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
@@ -163,7 +163,7 @@ class QuantizedModel(_Runnable):
         """
         feeds = _feeds(inputs, self.inputs)
         found = engine_of(engine)
-        chosen = found.chosen(None if arithmetic is None else _arithmetic(arithmetic, EngineError))
+        chosen = found.chosen(None if arithmetic is None else Arithmetic.of(arithmetic, EngineError))
         if (engine, chosen) not in self._started:
             self._started[engine, chosen] = found.start(self, chosen, None)
         return _bare(self._started[engine, chosen].run(feeds), inputs)
@@ -312,7 +312,7 @@ def export(
     Raises ExportError for what the format cannot say, all reasons at once: operations left in float, dynamic layers, 16
     bits, free lengths beside the batch (ONNX says them all); MissingExtra.
     """
-    chosen = _arithmetic(arithmetic, ExportError)
+    chosen = Arithmetic.of(arithmetic, ExportError)
     where = os.fspath(place)
     kind = format or ("tflite" if where.endswith(".tflite") else "c")
     if kind not in FORMATS:
@@ -361,14 +361,6 @@ def with_data(source: Any, data: Any) -> tuple[Model, Any]:
         return load(source), data
     example, data = example_from(arguments, data)
     return load(source, example), data
-
-
-def _arithmetic(chosen: str | Arithmetic, error: type[EightbitError]) -> Arithmetic:
-    try:
-        return Arithmetic(chosen)
-    except ValueError:
-        known = ", ".join(repr(a.value) for a in Arithmetic)
-        raise error(f"unknown arithmetic {chosen!r}; choose {known}") from None
 
 
 def _called(source: Any) -> str:

@@ -40,6 +40,14 @@ def test_missing_feed() -> None:
         run(tiny(), {"image": np.zeros((1, 4), np.float32)})
 
 
+def test_an_arithmetic_may_be_named_by_its_value() -> None:
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    named, member = (run(tiny(), feeds, arithmetic=a) for a in ("tflite", Arithmetic.TFLITE))
+    np.testing.assert_array_equal(named["y"], member["y"])
+    with pytest.raises(EngineError, match="unknown arithmetic 'tflm'; choose 'onnx', 'tflite', 'single'"):
+        run(tiny(), feeds, arithmetic="tflm")
+
+
 def test_wrong_shape_names_the_operation() -> None:
     with pytest.raises(EngineError, match=r"fc: input 'x_q' has shape \(1, 5\); its last axis must be 4"):
         run(tiny(), {"x": np.zeros((1, 5), np.float32)})

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eightbit.arith.affine import IntType
-from eightbit.errors import QuantizationError
+from eightbit.errors import EightbitError, QuantizationError
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -37,6 +37,15 @@ class Arithmetic(Enum):
     """Family C, as TFLite Micro."""
     SINGLE = "single"
     """Family D, as ruy and XNNPACK's rndnu."""
+
+    @classmethod
+    def of(cls, chosen: str | Arithmetic, error: type[EightbitError]) -> Arithmetic:
+        """The member, or the one of that value. Raises `error` for any other."""
+        try:
+            return cls(chosen)
+        except ValueError:
+            known = ", ".join(repr(a.value) for a in cls)
+            raise error(f"unknown arithmetic {chosen!r}; choose {known}") from None
 
 
 def round_half_even(x: ArrayLike) -> Int64:

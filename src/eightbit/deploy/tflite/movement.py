@@ -13,6 +13,8 @@ from eightbit.integer import program as p
 
 MOST_PARTS = 10
 """Tensors that TFLite Micro joins in one CONCATENATION."""
+MOST_AXES = 4
+"""Axes of a tensor that TFLite Micro cuts with one STRIDED_SLICE."""
 
 
 def concat(op: p.Concat, b: Builder) -> None:
@@ -80,10 +82,21 @@ def pad(op: p.Pad, b: Builder, number: float | None = None) -> None:
 
 
 def strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:
-    """STRIDED_SLICE, whole axes that lie side by side as one; an end before the first code is said by the mask."""
+    """STRIDED_SLICE, whole axes that lie side by side as one; an end before the first code is said by the mask.
+
+    Where too many axes are left, the slowest cut goes first, in an operator of its own.
+    """
     bounds = [slices[axis].indices(n) for axis, n in zip(x.order, x.laid, strict=True)]
     whole = [bound == (0, n, 1) for bound, n in zip(bounds, x.laid, strict=True)]
     groups = merged(range(len(whole)), lambda before, after: whole[before] and whole[after])
+    if len(groups) > MOST_AXES:
+        axis = x.order[whole.index(False)]
+        shape = tuple(len(range(n)[slices[axis]]) if i == axis else n for i, n in enumerate(x.shape))
+        laid = tuple(shape[i] for i in x.order)
+        cut = View(b.like(f"{target}.cut", laid, x.buffer), shape, x.order)
+        strided(b, x, [s if i == axis else slice(None) for i, s in enumerate(slices)], cut.buffer)
+        strided(b, cut, [slice(None) if i == axis else s for i, s in enumerate(slices)], target)
+        return
     lengths = [int(np.prod([x.laid[place] for place in group])) for group in groups]
     chosen = [
         (0, n, 1) if whole[group[0]] else bounds[group[0]] for group, n in zip(groups, lengths, strict=True)

@@ -58,7 +58,7 @@ def run(
     program: p.Program,
     feeds: Mapping[str, Array],
     *,
-    arithmetic: Arithmetic = Arithmetic.ONNX,
+    arithmetic: str | Arithmetic = Arithmetic.ONNX,
     island: IslandRunner | None = None,
     keep: bool = False,
 ) -> dict[str, Array]:
@@ -66,13 +66,13 @@ def run(
 
     With `keep`, the result also holds every tensor of codes by its name. `island(op, {name: array})` runs a part
     left in float. Constants of the operations are prepared on the first run of a program and kept with it.
-    Raises EngineError for a missing feed, a float island without a runner, an operation that the arithmetic lacks
-    (16 bits, for one, which only ONNX arithmetic has), or tensors that do not fit an operation.
+    Raises EngineError for a missing feed, an unknown arithmetic, a float island without a runner, an operation that the
+    arithmetic lacks (16 bits, for one, which only ONNX arithmetic has), or tensors that do not fit an operation.
     """
     missing = [name for name in program.inputs if name not in feeds]
     if missing:
         raise EngineError(f"no feed for input {missing[0]!r}; the program reads {', '.join(program.inputs)}")
-    kernels = prepare(program, arithmetic)
+    kernels = prepare(program, Arithmetic.of(arithmetic, EngineError))
     values: dict[str, Array] = {**program.constants, **{n: np.asarray(feeds[n]) for n in program.inputs}}
     last_use = {name: i for i, op in enumerate(program.ops) for name in op.inputs}
     for i, (op, kernel) in enumerate(zip(program.ops, kernels, strict=True)):
