@@ -42,13 +42,13 @@ def font(rng: Random, size: int) -> Any:
 
 def line(rng: Random, height: int, width: int) -> Floats:
     """A line of text as (1, 3, height, width) in [-1, 1]: dark on light or light on dark, with noise."""
-    text = " ".join(rng.choice(words(), 3))
     dark, light = rng.integers(0, 90, 3), rng.integers(160, 256, 3)
     ink, paper = (dark, light) if rng.random() < 0.75 else (light, dark)
-    face = font(rng, 32)
-    picture = Image.new("RGB", (int(face.getlength(text)) + 20, 48), tuple(map(int, paper)))
+    face, some = font(rng, 32), rng.choice(words(), 8)
+    fitting = [text for n in range(1, 9) if face.getlength(text := " ".join(some[:n])) + 20 <= width]
+    text = fitting[-1] if fitting else some[0][:8]
+    picture = Image.new("RGB", (min(width, int(face.getlength(text)) + 20), height), tuple(map(int, paper)))
     ImageDraw.Draw(picture).text((10, 4), text, tuple(map(int, ink)), face)
-    picture = picture.resize((min(width, picture.width * height // 48), height))
     pixels = np.zeros((height, width, 3), np.float32)
     pixels[:, : picture.width] = (
         np.asarray(picture) + rng.normal(0, 4, (height, picture.width, 3))

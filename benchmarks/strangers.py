@@ -62,11 +62,13 @@ def same_class(exact: list[Arrays], coded: list[Arrays]) -> float:
 
 
 def same_text(exact: list[Arrays], coded: list[Arrays]) -> float:
-    """Lines that are read alike, by greedy CTC."""
+    """Lines that are read alike, by greedy CTC, blanks at their ends aside."""
 
-    def text(y: Arrays) -> list[int]:
-        best = y[0][0].argmax(axis=-1)
-        return [int(c) for c, before in zip(best, [0, *best[:-1]], strict=True) if c not in (0, before)]
+    def text(y: Arrays) -> str:
+        best = y[0][0].argmax(axis=-1).tolist()
+        blank = y[0].shape[-1] - 1
+        read = [c for c, before in zip(best, [0, *best[:-1]], strict=True) if c not in (0, before)]
+        return "".join(" " if c == blank else chr(c + 128) for c in read).strip(" ")
 
     return _percent([text(x) == text(y) for x, y in zip(exact, coded, strict=True)])
 

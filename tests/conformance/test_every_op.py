@@ -90,7 +90,11 @@ def between_codes(case: Any, *, constants: bool) -> tuple[onnx.ModelProto, dict[
     node = onnx.NodeProto()
     node.CopyFrom(graph.node[0])
     node.name, node.input[:] = "it", [f"{n}_twice" if n in signals else n for n in node.input]
-    nodes = [*(helper.make_node("Add", [n, n], [f"{n}_twice"], f"{n}_twice") for n in signals), node]
+    weights += [numpy_helper.from_array(arrays[n], f"{n}_again") for n in signals]
+    nodes = [
+        *(helper.make_node("Add", [n, f"{n}_again"], [f"{n}_twice"], f"{n}_twice") for n in signals),
+        node,
+    ]
     ends = []
     for value in graph.output:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -118,7 +122,8 @@ def outcome(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> tuple[str, 
     model(feeds)
     graph, placement, _ = quantize_graph(model.ir, [feeds], eb.Recipe.plain())
     program = lower(graph)
-    listed, floats = {i.node for i in placement.islands}, {i.node for i in in_float(graph, program)}
+    listed = {i.node for i in placement.islands} | {*placement.functions}
+    floats = {i.node for i in in_float(graph, program)}
     integer = {node.op_type for node in model.ir.graph if node.name not in floats}
     if listed != floats:
         return (

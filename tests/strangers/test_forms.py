@@ -27,7 +27,11 @@ BETWEEN_CONVS = {
     "leaky": (2, [node("LeakyRelu", "r", "d", alpha=0.1)], None, {"QLinearLeakyRelu"}),
     "leaky and a sum": (
         2,
-        [node("LeakyRelu", "r", "l", alpha=0.1), node("Add", "l l", "d")],
+        [
+            node("LeakyRelu", "r", "l", alpha=0.1),
+            node("MaxPool", "r", "m", kernel_shape=[1, 1]),
+            node("Add", "l m", "d"),
+        ],
         None,
         {"QLinearLeakyRelu", "QLinearAdd"},
     ),

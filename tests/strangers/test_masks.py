@@ -291,7 +291,7 @@ BIASES = {
         {"wb": np.float32(np.cos(np.arange(WIDTH * LENGTH)).reshape(WIDTH, LENGTH) / 4)},
         [],
     ),
-    "ALiBi and mask in one": (ADD, {"m": alibi() + causal(-np.inf)}, ["t_add", "p_softmax"]),
+    "ALiBi and mask in one": (ADD, {"m": alibi() + causal(-np.inf)}, ["s_mul", "t_add", "p_softmax"]),
 }
 
 
@@ -348,6 +348,7 @@ def test_the_report_names_what_stays_in_float(tmp_path: Path) -> None:
     report = found.quantized["default"].report
     assert report is not None
     assert [(island.node, island.reason) for island in report.islands] == [
+        ("s_mul", "only float nodes read it"),
         ("f_cast", "no integer form of this op"),
         ("r_unsqueeze", "it only makes a mask"),
         ("h_sub", "no integer form of this op"),

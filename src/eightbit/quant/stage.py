@@ -36,9 +36,11 @@ from eightbit.quant.observe.ranges import (
     beyond_float32,
     choices,
     constant_ranges,
+    drowned,
     fixed_limits,
     strained_sums,
 )
+from eightbit.quant.observe.readers import as_read
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def stage(
         if masks:
             can = can.without(around_masks(model, masks))
             placement = chosen(can, recipe)
-        states = observed.sound(placement.observed)
+        states = as_read(model, observed.sound(placement.observed))
     if looks and data is None:
         raise CalibrationError(
             "this recipe looks at data to round weights or correct biases; give calibration data, or choose "
@@ -147,6 +149,7 @@ def placed(staged: Stage, recipe: Recipe) -> Placement:
     """Where `recipe` puts integers in the stage's graph, now that its tensors were seen."""
     placement = staged.placement if recipe == staged.recipe else chosen(staged.can, recipe)
     strained = strained_sums(staged.model, placement, staged.states, recipe)
+    strained |= drowned(staged.model, placement, staged.states, recipe)
     strained |= beyond_float32(staged.model, placement, staged.states)
     return chosen(staged.can, recipe, strained) if strained else placement
 

@@ -17,6 +17,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ("a Softmax of 16-bit codes", "8 bits for its input"),
     ("its input is in float", "look at what stands before it"),
     ("its input is not codes", "look at what stands before it"),
+    ("only float nodes read it", "look at what stands behind it"),
     ("none of its inputs comes from an integer op", "look at what stands before it"),
     ("one of its inputs is a mask", "nothing: a mask has no scale"),
     ("its weight is not constant", "export the model with that weight as a constant"),

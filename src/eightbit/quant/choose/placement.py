@@ -20,7 +20,8 @@ class Placement:
 
     `layers` and `integer` are node names; `sources` maps each tensor to be quantized to the tensor whose range it
     takes (itself, or where its codes come from); `absorbed` maps a clamp to the node that saturates in its place;
-    `tables` are the Gathers that pick rows of a table of codes.
+    `tables` are the Gathers that pick rows of a table of codes; `functions` the nodes that spell out functions of one
+    number: between codes each of those is rounded once, and becomes a table in the integer program.
     """
 
     layers: tuple[str, ...]
@@ -30,6 +31,7 @@ class Placement:
     sources: dict[str, str]
     islands: tuple[Island, ...]
     tables: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -148,6 +148,16 @@ class Histogram:
         """The largest magnitude; 0 where nothing was seen."""
         return self.extremes.peak
 
+    def within(self, lo: float, hi: float) -> Histogram:
+        """What it would have seen of values cut off at `lo` and `hi`, to within a bin; zero lies between them."""
+        inside = (self.centers >= lo) & (self.centers <= hi)
+        first, last = np.flatnonzero(inside)[[0, -1]]
+        counts = np.where(inside, self.counts, 0)
+        counts[first] += self.counts[:first].sum()
+        counts[last] += self.counts[last + 1 :].sum()
+        extremes = Extremes(max(self.extremes.lo, lo), min(self.extremes.hi, hi))
+        return Histogram(self.exponent, counts, self.zeros, extremes)
+
     @property
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin in the units of the data, (2 * HALF,)."""

@@ -51,7 +51,7 @@ def _write(writer: _Writer, placement: Placement, layers: Mapping[str, EncodedLa
     for node in list(graph):
         if node.name in placement.absorbed:
             writer.drop_clamp(node)
-    inside = {*placement.layers, *placement.integer, *placement.moves}
+    inside = {*placement.layers, *placement.integer, *placement.moves, *placement.functions}
     held = {island.node for island in placement.islands if island.op in FUSED}
     originals = list(graph)
     for value in [*graph.inputs, *(out for node in originals for out in node.outputs)]:
