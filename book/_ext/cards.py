@@ -69,8 +69,8 @@ def lines_of(cell: dict[str, Any]) -> list[str]:
 
 
 def cards(folder: Path, chapters: list[Chapter], plan: dict[str, Any]) -> str:
-    """Three ways through the chapters as HTML, with a card for each chapter, whose picture goes into `folder`."""
-    ways, takes = [], {}
+    """Three ways through the book as HTML, with a card for each chapter and lab; their pictures go into `folder`."""
+    ways, takes, labs = [], {}, plan["labs"]
     for name, way in plan["paths"].items():
         keys = {
             str(key).zfill(2)
@@ -80,7 +80,7 @@ def cards(folder: Path, chapters: list[Chapter], plan: dict[str, Any]) -> str:
         minutes = sum(
             c.minutes + EXERCISES * c.exercises * way.get("exercises", False)
             for c in mine
-        )
+        ) + sum(lab["minutes"] for lab in labs.values() if way.get("labs"))
         takes[name] = keys
         ways.append(
             f'<label><input type="radio" name="path" value="{name}"><span><strong>{name}</strong> '
@@ -100,6 +100,12 @@ def cards(folder: Path, chapters: list[Chapter], plan: dict[str, Any]) -> str:
             f'<li data-paths="{names}"><a href="{c.file}.html">{image}<strong>{question}</strong>'
             f"<span>{c.key.lstrip('0')}. {escape(c.title)}</span>"
             f"<small>{max(5, 5 * round(c.minutes / 5))} minutes</small></a></li>"
+        )
+    solvers = " ".join(n for n, way in plan["paths"].items() if way.get("labs"))
+    for name, lab in labs.items():
+        made.append(
+            f'<li data-paths="{solvers}"><a href="labs/{name}.html"><strong>{escape(lab["task"])}</strong>'
+            f"<span>Lab: {name}</span><small>{lab['minutes']} minutes</small></a></li>"
         )
     return (
         f'<div id="paths"><fieldset><legend>Who are you?</legend>{"".join(ways)}</fieldset>'

@@ -184,6 +184,10 @@ def load(source: Any, example: Any = None, *, constants: Mapping[str, Any] | Non
     `constants` hold inputs to one value, by name: `load("vad.onnx", constants={"sr": 16000})` leaves the model without
     the input and with the one branch that is taken. The graph is prepared for quantization: BatchNorm and constants
     folded, names kept. Raises LoadError, also for a graph that holds codes already.
+
+    >>> import torch
+    >>> load(torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU()), example=torch.zeros(1, 8))
+    Model(input: float32 (?, 8); 2 nodes)
     """
     graph = load_graph(source, example, constants=constants)
     node = first_codes(graph)
@@ -204,6 +208,13 @@ def quantize(
     or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset); None will do for a recipe that looks at no
     data (`activations=FLOAT` or `Activations(dynamic=True)`, rounding to the nearest). A torch module without a `load`
     takes its example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
+
+    >>> import torch
+    >>> q = quantize(torch.nn.Linear(8, 4), torch.randn(64, 8))
+    >>> print(q.report)
+    2 tensors quantized; 0 nodes left in float
+    >>> q(torch.zeros(1, 8)).shape
+    torch.Size([1, 4])
     """
     if hasattr(model, "quantized"):  # a module that was trained in integers has its own
         return _as_trained(model, calibration, recipe)

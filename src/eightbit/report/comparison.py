@@ -218,6 +218,12 @@ def compare(
     (`confidence.paired`), and it is tested whether int8 loses less than `margin`, a share (`confidence.no_worse`).
     `latency` also measures the time of one sample, in turns. Raises EngineError for data, labels or a margin that do
     not fit, LoadError for files.
+
+    >>> import torch, eightbit as eb
+    >>> net, data = torch.nn.Linear(8, 4), torch.randn(64, 8)
+    >>> found = compare(net, eb.quantize(net, data), data)
+    >>> found.samples, found.outputs[0].sqnr_db > 30, found.islands
+    (64, True, ())
     """
     if not 0 < margin < 1:
         raise EngineError(

@@ -84,6 +84,11 @@ def tune(
     A budget that cannot be met gives a result with `met` False and the nearest trial, never an exception. Raises as
     `quantize` and `compare` do for models and data that do not fit, and QuantizationError for a recipe that cannot
     be tuned.
+
+    >>> import torch
+    >>> tuned = tune(torch.nn.Linear(64, 64), torch.randn(64, 64), target=Target(bits=4))
+    >>> tuned.met, tuned.chosen.bits
+    (True, 4.0)
     """
     start = Recipe.of(recipe)
     target = argument("target", target, Annotated[Target, "Target(...) with one limit or more"])
