@@ -21,7 +21,7 @@ from eightbit.course.datasets import fashion_mnist
 from eightbit.course.pictures import imagenet_crops
 from eightbit.course.zoo import preprocess
 from eightbit.quant.stage import Stage
-from eightbit.tuning.probes import Kind, Source
+from eightbit.safety.probes import Kind, Source
 from eightbit.tuning.sensitivity import chosen_samples, measured, stage_for_tuning
 from tests.tuning.truth import one_at_a_time
 

@@ -128,6 +128,22 @@ def test_quantize_lists_the_nodes_left_in_float(folder: Path):
     assert "squash" in result.stdout
 
 
+def test_quantize_states_how_near_the_outputs_are(folder: Path):
+    words = ("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx")
+    assert re.search(
+        r"outputs on 8 calibration samples \(floor 20 dB\): \w+ \d+\.\d dB\n", call(*words).stdout
+    )
+    assert "outputs on" not in call(*words, "--no-check").stdout
+    raised, beyond = call(*words, "--floor", "50"), call(*words, "--floor", "100")
+    assert "16 bits for the " in raised.stdout and {
+        t.bits for t in eb.inspect(folder / "q.onnx").tensors
+    } >= {8}
+    for result in (raised, beyond):
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert "neither 16 bits nor float" in beyond.stdout
+    assert_refused(call(*words, "--floor", "-3"), "floor=-3.0")
+
+
 def test_a_recipe_changes_the_file(quantized: Path):
     (quantized / "recipe.toml").write_text(
         '[weights]\ngranularity = "per-tensor"\nrange = { name = "mse", steps = 20 }\n[overrides]\n"class*" = "float"\n'

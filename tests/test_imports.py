@@ -19,6 +19,7 @@ ROOMS = [
     *("quant.methods", "quant.choose", "quant.observe", "quant.encode", "quant.write", "quant"),
     *("integer", "integer.engine", "integer.lower"),
     *("deploy.layout", "deploy.c", "deploy.tflite", "deploy"),
+    "safety",
     "model",
     "pruning",
     "train",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from eightbit.arith.affine import QuantParams
 from eightbit.arith.fixedpoint import Arithmetic
 from eightbit.data.feeds import feed
+from eightbit.data.replay import replayable
 from eightbit.data.results import Array, like
 from eightbit.data.specs import TensorSpec, output_specs, specs
 from eightbit.deploy.c.folder import CFolder, write_c
@@ -44,9 +45,11 @@ from eightbit.quant.choose.placement import Island, Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.layers import wide_layers
 from eightbit.quant.observe.calibrate import Progress
-from eightbit.quant.quantize import quantize_graph
+from eightbit.quant.quantize import begin, finish
 from eightbit.quant.write.weights_file import read_weights, with_weights, write_weights
-from eightbit.values.fields import check
+from eightbit.safety.check import FLOOR, Check
+from eightbit.safety.repair import checked
+from eightbit.values.fields import Between, argument, check
 
 
 class _Runnable(HoldsGraph):
@@ -107,12 +110,15 @@ class Report:
     """What quantization did: the nodes left in float with the reasons, the parameters of each tensor, the recipe.
 
     `notes` are those of the float model, on what loading did, and on layers that were rounded otherwise than it says.
+    `check` is what a few samples say of the outputs (None if they were not looked at); the text has what of it calls
+    for attention.
     """
 
     islands: tuple[Island, ...]
     params: Mapping[str, QuantParams]
     recipe: Recipe
     notes: tuple[str, ...] = ()
+    check: Check | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -123,7 +129,8 @@ class Report:
             what = f"activations quantized in every run; {len(self.islands)} nodes left in float"
         counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
         nodes = [f"  {i.node} ({i.op}): {i.reason}" for i in self.islands]
-        return printable("\n".join([what or counted, *nodes, *(f"  note: {text}" for text in self.notes)]))
+        notes = (*self.notes, *(() if self.check is None else self.check.remarks))
+        return printable("\n".join([what or counted, *nodes, *(f"  note: {text}" for text in notes)]))
 
 
 class QuantizedModel(_Runnable):
@@ -200,7 +207,13 @@ def load(source: Any, example: Any = None, *, constants: Mapping[str, Any] | Non
 
 
 def quantize(
-    model: Any, calibration: Any = None, recipe: Recipe | None = None, *, progress: Progress | None = None
+    model: Any,
+    calibration: Any = None,
+    recipe: Recipe | None = None,
+    *,
+    check: bool = True,
+    floor: float = FLOOR,
+    progress: Progress | None = None,
 ) -> QuantizedModel:
     """Turn a model into int8: weights, activations and biases, by `recipe` (default: `Recipe()`).
 
@@ -208,6 +221,12 @@ def quantize(
     or an iterable of batches (tuples, dicts, DataLoader, tf.data.Dataset); None will do for a recipe that looks at no
     data (`activations=FLOAT` or `Activations(dynamic=True)`, rounding to the nearest). A torch module without a `load`
     takes its example from the first calibration batch. Raises LoadError, CalibrationError or QuantizationError.
+
+    At the end the first calibration samples go through both models, and `report.check` of the result says how near the
+    outputs are. Where the SQNR of one is below `floor`, in dB, it names the weights and activations that cost most. The
+    default recipe then gives the fewest of them that keep every output above it 16 bits, or leaves them in float, and
+    warns if neither will do; any other recipe is a choice, and stays as it is. `check=False` leaves all this out. A
+    module that was trained in integers is what it has learned, and not checked.
 
     >>> import torch
     >>> q = quantize(torch.nn.Linear(8, 4), torch.randn(64, 8))
@@ -218,12 +237,18 @@ def quantize(
     """
     if hasattr(model, "quantized"):  # a module that was trained in integers has its own
         return _as_trained(model, calibration, recipe)
+    floor = argument("floor", floor, Annotated[float, Between(0, 100)])
     model, calibration = with_data(model, calibration)
     chosen = Recipe.of(recipe).settled(calibration is not None)
-    graph, placement, params = quantize_graph(model.ir, calibration, chosen, progress=progress)
+    data = replayable(calibration, model.inputs) if check or chosen.sequential else calibration
+    staged = begin(model.ir, data, chosen, progress=progress)
+    found, outcome = finish(staged, chosen, data, progress=progress), None
+    if check:
+        found, chosen, outcome = checked(model.ir, data, staged, found, chosen, floor)
+    graph, placement, params = found
     q = QuantizedModel(graph)
     notes = (*model.notes, *_roundings(model.ir, placement, chosen))
-    q.report = Report(_islands(q, placement, chosen), params, chosen, notes)
+    q.report = Report(_islands(q, placement, chosen), params, chosen, notes, outcome)
     return q
 
 

@@ -12,8 +12,8 @@ from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
 from eightbit.course.zoo.preprocess import fashion_mnist as preprocess
 from eightbit.errors import CalibrationError, QuantizationError
-from eightbit.tuning.design import weighing_design
-from eightbit.tuning.probes import Kind, Source
+from eightbit.safety.design import weighing_design
+from eightbit.safety.probes import Kind, Source
 from eightbit.tuning.sensitivity import WEIGHT_BITS, chosen_samples, measured, sensitivity, stage_for_tuning
 from tests.small_net import images, small_net
 from tests.tuning.truth import one_at_a_time

@@ -10,7 +10,7 @@ from eightbit.graph.run import FloatSession
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.stage import Stage, encoded, fitted, placed
-from eightbit.tuning.probes import Kind, Source
+from eightbit.safety.probes import Kind, Source
 
 
 def one_at_a_time(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from warnings import catch_warnings
 
 import click
 
@@ -16,6 +17,7 @@ from eightbit.model import quantize
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
 from eightbit.report.table import Table
+from eightbit.safety.check import FLOOR
 from eightbit.train.refine import refine
 from eightbit.train.refinement import Refinement
 
@@ -30,6 +32,12 @@ from eightbit.train.refinement import Refinement
 @click.option(
     "--refine", "refined", is_flag=True, help="Learn codes, biases and scales from MODEL's answers, too."
 )
+@click.option(
+    "--check/--no-check", default=True, help="Run calibration samples through both models, and mend."
+)
+@click.option(
+    "--floor", type=float, default=FLOOR, show_default=True, metavar="DB", help="The least SQNR of an output."
+)
 @CONSTANTS
 @takes_data("--size", "--crop")
 def quantize_command(
@@ -38,6 +46,8 @@ def quantize_command(
     output: Path,
     recipe: Path | None,
     refined: bool,
+    check: bool,
+    floor: float,
     constants: Held,
     read: Reader,
 ) -> None:
@@ -46,17 +56,25 @@ def quantize_command(
     A recipe holds tables [weights], [activations] and [overrides]. Overrides are for single nodes, by patterns of
     names ("classifier*" = "float") or of op types ("op:Conv" = { weights = { bits = 4 } }); the last that matches a
     node decides. All keys: the documentation of eightbit.quant.choose.recipe_file.
+
+    The outputs' SQNR on a few calibration samples is printed. Where one is below the floor, the fewest weights and
+    activations that mend it get 16 bits or stay in float; with a recipe of your own they are only named.
     """
     check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     graph = read_model(model, constants)
     data = read(graph.ir, calibration, CalibrationError)
     with bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:
-        q = (refine if refined else quantize)(graph, data, chosen, progress=tick)
+        with catch_warnings(action="ignore", category=UserWarning):  # the check's own words are printed below
+            q = quantize(graph, data, chosen, check=check, floor=floor, progress=tick)
+        found = q.report.check if q.report is not None else None
+        q = refine(graph, data, q, progress=tick) if refined else q
     before = sum(p.stat().st_size for p in (model, *model.rglob("*")) if p.is_file())
     q.save(output)
     after = output.stat().st_size if output.is_file() else 0
     say(f"{output}: {after:,} bytes, {after / before:.2f} of {model}" if after else f"{output}: written")
+    if found is not None:
+        say(found)
     if q.report is not None and q.report.islands:
         nodes = ((i.node, i.op, i.reason) for i in q.report.islands)
         say(Table("Left in float:", ("node", "op", "reason"), tuple(nodes)))

@@ -40,29 +40,29 @@ def quantize_graph(
     Raises CalibrationError for data that do not fit, QuantizationError for a graph with nothing to quantize.
     """
     recipe = recipe.settled(calibration is not None)
-    copy = model.clone()  # the only one: what follows edits it
     data = replayable(calibration, specs(model)) if recipe.sequential else calibration
-    staged = stage(copy, data, recipe, progress=progress)
-    placement = placed(staged, recipe)
-    params = fitted(staged, placement, recipe)
-    if recipe.sequential:
-        layers = sequential_layers(copy, placement.layers, data, recipe, progress=progress)
-    else:
-        layers = encoded(staged, placement, params, recipe)
-    _write(copy, placement, params, layers, recipe)
-    return copy, placement, params
+    return finish(begin(model, data, recipe, progress=progress), recipe, data, progress=progress)
 
 
-def finish(staged: Stage, recipe: Recipe) -> Quantized:
+def begin(model: ir.Model, data: Any, recipe: Recipe, *, progress: Progress | None = None) -> Stage:
+    """The stage of a settled recipe and a prepared float graph, which is left as it is; raises as `quantize_graph`."""
+    return stage(model.clone(), data, recipe, progress=progress)
+
+
+def finish(staged: Stage, recipe: Recipe, data: Any = None, *, progress: Progress | None = None) -> Quantized:
     """The QDQ graph of `recipe`, which differs from `staged.recipe` in bits and overrides only.
 
-    Raises QuantizationError for a recipe that needs what the stage has not looked at.
+    `data` are for a recipe that looks at them layer after layer. Raises QuantizationError for a recipe that needs what
+    the stage has not looked at.
     """
     recipe = recipe.settled(True)
     placement = placed(staged, recipe)
     params = fitted(staged, placement, recipe)
-    layers = encoded(staged, placement, params, recipe)
     copy = staged.model.clone()
+    if recipe.sequential:
+        layers = sequential_layers(copy, placement.layers, data, recipe, progress=progress)
+    else:
+        layers = encoded(staged, placement, params, recipe)
     _write(copy, placement, params, layers, recipe)
     return copy, placement, params
 

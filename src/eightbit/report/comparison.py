@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from eightbit import plot
+from eightbit.arith.noise import Noise, as_numbers, decibels
 from eightbit.data.batch_axis import batch_of
 from eightbit.data.feeds import Feeds
 from eightbit.data.labelled import Labelled
@@ -44,8 +45,8 @@ from eightbit.report.confidence import (
 from eightbit.report.inspection import BORDERS, FloatNode, float_nodes
 from eightbit.report.page import write_page
 from eightbit.report.section import Section, answers_section, noise_section
-from eightbit.report.table import Table, decibels
-from eightbit.report.tensors import Noise, TensorError, TensorPairs, as_numbers, layer_errors
+from eightbit.report.table import Table
+from eightbit.report.tensors import TensorError, TensorPairs, layer_errors
 from eightbit.report.timing import Latency, interleaved
 from eightbit.values.fields import check
 

@@ -146,7 +146,7 @@ def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] |
         dict(sorted(ops.items())),
         _bytes(model.ir),
         islands,
-        tuple(_warnings(model.ir, tensors, islands, saturating)),
+        (*_warnings(model.ir, tensors, islands, saturating), *_remarks(model)),
         _sparse_bytes(model.ir),
     )
 
@@ -333,6 +333,11 @@ def _warnings(
     layers = [i.name for i in islands if i.op in LAYERS]
     if layers:
         yield f"{_some(layers)} multiplies in float; its weights take four bytes each and no integer kernel runs"
+
+
+def _remarks(q: QuantizedModel) -> tuple[str, ...]:
+    """What the check of the outputs at the end of the quantization calls for attention to."""
+    return () if q.report is None or q.report.check is None else q.report.check.remarks
 
 
 def _touches_wide(node: ir.Node) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from eightbit import plot
+from eightbit.arith.noise import decibels
 from eightbit.plot.drawable import Parity, Rows
 from eightbit.report.answers import Answers, Flip
 from eightbit.report.saliency import Map
-from eightbit.report.table import Table, decibels
+from eightbit.report.table import Table
 from eightbit.report.tensors import TensorError, TensorHistogram
 
 WORST = 4

@@ -64,11 +64,6 @@ class Table:
         return f"<table>{caption}{thead}<tbody>{body}</tbody></table>{note}"
 
 
-def decibels(value: float) -> str:
-    """A ratio in dB with one decimal; `exact` where there is no error at all."""
-    return "exact" if value == float("inf") else f"{value:.1f}"
-
-
 def shape_text(shape: Sequence[int | None] | None) -> str:
     """A shape such as `?x3x32x32`; `scalar` for rank 0 and `unknown` for None."""
     if shape is None:

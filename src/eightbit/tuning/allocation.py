@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from eightbit.quant.choose.patterns import named
 from eightbit.quant.choose.recipe import FLOAT, Keep, Layer, Recipe
-from eightbit.tuning.probes import Kind
+from eightbit.safety.probes import Kind
 from eightbit.tuning.sensitivity import Sensitive, Sensitivity
 
 STORED = (2, 4, 8)

@@ -39,7 +39,7 @@ from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments
 from eightbit.quant.stage import Stage, encoded, fitted, placed, stage
 from eightbit.report.table import Table
-from eightbit.tuning.probes import Kind, Noise, Source, probe
+from eightbit.safety.probes import Kind, Noise, Source, probe
 from eightbit.values.fields import AtLeast, argument, check
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16)

@@ -9,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+from eightbit.arith.noise import decibels
 from eightbit.errors import QuantizationError
 from eightbit.model import QuantizedModel
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_text import write_recipe
-from eightbit.report.table import Table, decibels
+from eightbit.report.table import Table
 from eightbit.tuning.sensitivity import Sensitivity
 from eightbit.values.fields import Between, check
 

@@ -29,6 +29,11 @@ def weighing_design(effects: int) -> Signs:
     return (matrix * matrix[:, :1])[:, 1 : effects + 1]  # the first column is made constant and left out
 
 
+def one_by_one(effects: int) -> Signs:
+    """The design without any weighing: each effect by itself, in a run of its own."""
+    return np.eye(effects, dtype=np.float32)
+
+
 def _hadamard(order: int) -> Signs | None:
     """A matrix of +-1 (order, order) with orthogonal columns, by Sylvester's and Paley's constructions, or None."""
     if order == 1:

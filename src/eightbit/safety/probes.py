@@ -9,7 +9,7 @@ own derivative; one run with every d switched on, with signs s, gives sum s J d,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,7 +24,7 @@ from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.graph.run import FloatSession
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
-from eightbit.tuning.design import weighing_design
+from eightbit.safety.design import Signs, weighing_design
 
 
 class Kind(Enum):
@@ -62,13 +62,18 @@ def probe(
     layers: Mapping[str, EncodedLayer],
     params: Mapping[str, QuantParams],
     data: Iterable[Feeds],
+    design: Callable[[int], Signs] = weighing_design,
 ) -> Noise:
-    """The noise of every source: `layers` by node name, `params` by tensor name, `data` one sample at a time."""
+    """The noise of every source: `layers` by node name, `params` by tensor name, `data` one sample at a time.
+
+    `design` makes the signs (runs, sources), whose columns are orthogonal. With `one_by_one` an error that throws
+    an output off (beyond the bounds of a logarithm) is NaN for its own source alone.
+    """
     sources = [Source(Kind.WEIGHTS, name) for name in layers]
     sources += [Source(Kind.ACTIVATIONS, name) for name in params]
     errors = _Errors(model, layers, params)
     graph, places = _with_injections(model, sources)
-    session, signs = FloatSession(graph), weighing_design(len(sources))
+    session, signs = FloatSession(graph), design(len(sources))
     power, energy, values = np.zeros((3, len(sources)))
     count = 0
     for sample in data:
@@ -87,7 +92,9 @@ def probe(
         exact = outputs(np.zeros(len(sources), np.float32))
         runs = zip(*(outputs(row) for row in signs), strict=True)
         for z, noisy in zip(exact, runs, strict=True):
-            effects = signs.T @ (np.stack(noisy) - z) / len(signs)  # (sources, values of the output)
+            finite = np.isfinite(z)  # a mask's infinities are no signal
+            z, change = z[finite], np.stack(noisy)[:, finite] - z[finite]
+            effects = (signs / np.square(signs).sum(axis=0)).T @ change  # (sources, values of the output)
             signal = max(float(z @ z), float(np.finfo(np.float64).tiny))
             power += np.square(effects).sum(axis=1) / signal / len(exact)
         energy += [float(np.square(found[s], dtype=np.float64).sum()) for s in sources]
