@@ -27,6 +27,7 @@ from eightbit.deploy.engines import Runner, engine_of
 from eightbit.deploy.repository import Repository, write_repository
 from eightbit.deploy.tflite.file import TfliteFile, write_tflite
 from eightbit.errors import EngineError, ExportError, LoadError, QuantizationError, printable
+from eightbit.graph.forms import NO_FORM
 from eightbit.graph.model import first_codes, title
 from eightbit.graph.notes import notes
 from eightbit.graph.packing import unpack_in_place
@@ -265,11 +266,12 @@ def _roundings(graph: ir.Model, placement: Placement, recipe: Recipe) -> tuple[s
 def _islands(q: QuantizedModel, placement: Placement, recipe: Recipe) -> tuple[Island, ...]:
     """The nodes that run in float, as the program says, with the reasons that the placement had for them.
 
-    Where activations are not static codes everything else does, by the recipe's own words.
+    Of an op without a form of its own the program knows more: between codes it is a table. Where activations are not
+    static codes everything else runs in float, by the recipe's own words.
     """
     if recipe.weights_only or recipe.dynamic:
         return placement.islands
-    reasons = {island.node: island for island in placement.islands}
+    reasons = {island.node: island for island in placement.islands if island.reason != NO_FORM}
     return tuple(reasons.get(island.node, island) for island in in_float(q.ir, q.program))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import eightbit as eb
 from eightbit.deploy.sessions import optimized_ops
+from eightbit.integer.program import IN_A_TABLE
 from tests.strangers.graphs import graph, node, normal, weight
 from tests.strangers.walk import sqnr_db, walk
 
@@ -35,7 +36,7 @@ BETWEEN_CONVS = {
         None,
         {"QLinearLeakyRelu", "QLinearAdd"},
     ),
-    "tanh": (2, [node("Tanh", "r", "d")], "no integer form of this op", {"Tanh"}),
+    "tanh": (2, [node("Tanh", "r", "d")], IN_A_TABLE, {"Tanh"}),
 }
 
 
