@@ -11,6 +11,8 @@ NOTEBOOKS := $(wildcard book/[0-9]*.ipynb)
 
 # Each of the JOBS processes keeps its libraries to one thread, so that two cores are not shared by eight threads.
 LIBRARIES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 TQDM_DISABLE=1 KERAS_BACKEND=tensorflow
+# Files are made for one processor wherever they are made: the book's numbers do not depend on the machine.
+LIBRARIES += EIGHTBIT_PROCESSOR=x86-vnni
 PYTEST := $(LIBRARIES) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 .PHONY: help env data book site test unit lint format bench execute lock serve clean

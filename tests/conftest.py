@@ -16,11 +16,14 @@ from hypothesis import HealthCheck, settings
 from eightbit.deploy.c.compiler import compiler
 from eightbit.deploy.engines import Engine, package
 from eightbit.errors import EngineError, MissingExtra
+from eightbit.graph.processor import VARIABLE
 from tests import tools
 
 # A busy machine makes a test slow, not wrong: hypothesis measures neither examples nor how long drawing them takes.
 settings.register_profile("eightbit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("eightbit")
+# Files are made for one processor, whatever machine makes them; sessions are exact on each.
+os.environ.setdefault(VARIABLE, "x86-vnni")
 
 NO_EMULATOR = (
     "no QEMU user emulator 7.2 or later: install one (Debian: apt install qemu-user) to test as a processor "

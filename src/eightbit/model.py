@@ -130,6 +130,8 @@ class Report:
             what = f"activations quantized in every run; {len(self.islands)} nodes left in float"
         counted = f"{len(self.params)} tensors quantized; {len(self.islands)} nodes left in float"
         nodes = [f"  {i.node} ({i.op}): {i.reason}" for i in self.islands]
+        if self.recipe.holds_pairs:
+            nodes.insert(0, f"  for {self.recipe.processor}: no pair of 8-bit weights can leave int16")
         notes = (*self.notes, *(() if self.check is None else self.check.remarks))
         return printable("\n".join([what or counted, *nodes, *(f"  note: {text}" for text in notes)]))
 

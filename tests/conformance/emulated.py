@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -55,10 +55,19 @@ def cases() -> Iterator[Case]:
     for row in ROWS:
         built, feeds = row.build(np.random.default_rng(zlib.crc32(row.name.encode())))
         yield Case(row.name, built.model(), feeds)
-    for name, recipe in (("default", eb.Recipe()), ("plain", eb.Recipe.plain())):
+    default, plain = eb.Recipe(), eb.Recipe.plain()
+    for name, recipe in (
+        ("default", default),
+        ("plain", plain),
+        ("in pairs", replace(default, processor="any")),
+    ):
         yield Case(f"network, {name}", eb.quantize(small_net(), images(16), recipe).ir, {"image": images(8)})
     x = {"x": 3 * normal(4, 7, 24)}
-    for name, recipe in (("static", eb.Recipe.plain()), ("dynamic", DYNAMIC)):
+    held = (
+        ("static in pairs", replace(plain, processor="any")),
+        ("dynamic in pairs", replace(DYNAMIC, processor="any")),
+    )
+    for name, recipe in (("static", plain), ("dynamic", DYNAMIC), *held):
         weights = {f"w{i}": normal(24, 24, seed=i) for i in (1, 2, 3)}
         block = eb.load(parse(BLOCK, one=np.ones(24, np.float32), **weights))
         yield Case(f"attention, {name}", eb.quantize(block, [x], recipe).ir, x)

@@ -1,14 +1,25 @@
 """What the machine's kernels do to pairs of products, and what sessions ask for because of it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+import eightbit as eb
+from eightbit.deploy import sessions
 from eightbit.graph import processor, run
-from eightbit.graph.processor import pairs_saturate, processor_features, processor_name, would_saturate
+from eightbit.graph.processor import (
+    Processor,
+    pairs_saturate,
+    processor_features,
+    processor_name,
+    this_processor,
+    would_saturate,
+)
 from tests.graph.graphs import parse
+from tests.small_net import images, small_net
 
 
 def test_the_answer_is_that_of_a_larger_product():
@@ -33,6 +44,49 @@ def test_the_answer_is_that_of_a_larger_product():
 )
 def test_pairs_saturate_on_avx2_without_vnni(flags: set[str], saturates: bool):
     assert would_saturate(frozenset(flags)) is saturates
+
+
+def test_the_variable_names_the_processor_and_an_unknown_one_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EIGHTBIT_PROCESSOR", "x86-avx2")
+    assert this_processor() == "x86-avx2"
+    monkeypatch.delenv("EIGHTBIT_PROCESSOR")
+    monkeypatch.setattr(processor, "pairs_saturate", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert this_processor() == "x86-avx2"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert this_processor() == "arm"
+    monkeypatch.setenv("EIGHTBIT_PROCESSOR", "x86")
+    with pytest.raises(eb.QuantizationError, match="EIGHTBIT_PROCESSOR is 'x86'; choose one of 'any'"):
+        eb.Recipe().settled(False)
+    with pytest.raises(eb.QuantizationError, match="processor='x86'"):
+        eb.Recipe(processor="x86")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("said", "made_for", "exact", "warned"),
+    [
+        ("x86-avx2", "x86-vnni", True, True),
+        ("x86-vnni", "x86-vnni", True, False),
+        ("x86-avx2", "any", False, False),
+    ],
+)
+def test_sessions_are_fast_where_the_weights_prove_it_and_else_say_why_not(
+    said: str, made_for: Processor, exact: bool, warned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    q = eb.quantize(small_net(), images(8), eb.Recipe(processor=made_for))
+    monkeypatch.setenv("EIGHTBIT_PROCESSOR", said)
+    for module in (run, sessions):
+        monkeypatch.setattr(module, "pairs_saturate", lambda: True)
+    made: list[bool] = []
+    given = run.session_options
+    monkeypatch.setattr(
+        run,
+        "session_options",
+        lambda threads, *, proven: made.append(proven) or given(threads, proven=proven),
+    )
+    with pytest.warns(UserWarning, match="x86-avx2") if warned else nullcontext():
+        sessions.OnnxRuntime(q.ir)
+    assert made == [not exact]
 
 
 @pytest.mark.parametrize("saturates", [True, False])

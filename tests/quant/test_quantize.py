@@ -12,6 +12,7 @@ from eightbit.arith.affine import INT8, dequantize, params_from_range, quantize,
 from eightbit.deploy.sessions import optimized_ops, run_island
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.prepare.fold import prepare
+from eightbit.graph.processor import this_processor
 from eightbit.graph.rescale.equalize import recorded_scales
 from eightbit.graph.run import FloatSession
 from eightbit.integer.engine import run as run_program
@@ -134,10 +135,15 @@ def test_every_option_changes_the_output_and_not_too_much(recipe, otherwise):
     assert ((y - run(model)) ** 2).sum() < 0.2 * (run(model) ** 2).sum()
 
 
-def test_what_a_recipe_leaves_open_depends_on_the_data_alone():
-    assert Recipe().settled(has_data=True) == Recipe(Weights(rounding=GPTQ()), bias_correction=True)
-    assert Recipe().settled(has_data=False) == Recipe(Weights(rounding=Nearest()), bias_correction=False)
-    chosen = Recipe(Weights(rounding=AdaRound()), bias_correction=False)
+def test_what_a_recipe_leaves_open_depends_on_the_data_and_the_processor():
+    here = this_processor()
+    assert Recipe().settled(has_data=True) == Recipe(
+        Weights(rounding=GPTQ()), bias_correction=True, processor=here
+    )
+    assert Recipe().settled(has_data=False) == Recipe(
+        Weights(rounding=Nearest()), bias_correction=False, processor=here
+    )
+    chosen = Recipe(Weights(rounding=AdaRound()), bias_correction=False, processor="any")
     assert chosen.settled(has_data=True) == chosen.settled(has_data=False) == chosen
 
 

@@ -84,7 +84,10 @@ def test_saturation_is_warned_of_only_where_it_can_happen(q):
     assert eb.inspect(q, cpu=frozenset()).warnings == ()  # no x86
     (warning,) = eb.inspect(q, cpu=OLD).warnings
     assert "no VNNI" in warning
-    assert "3 weight tensors" in warning
+    assert "3 layers" in warning
+    old = eb.quantize(eb.load(small_net()), images(16), eb.Recipe(processor="x86-avx2"))
+    assert eb.inspect(old, cpu=OLD).warnings == ()
+    assert "made for x86-avx2" in eb.inspect(old, cpu=VNNI).warnings[0]
     seven = eb.quantize(eb.load(small_net()), images(16), eb.Recipe(weights=eb.Weights(bits=7)))
     assert eb.inspect(seven, cpu=OLD).warnings == ()
 

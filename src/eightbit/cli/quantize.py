@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 from warnings import catch_warnings
 
 import click
@@ -13,6 +15,7 @@ from eightbit.cli.places import check_places
 from eightbit.cli.reading import Reader, read_model, takes_data
 from eightbit.cli.terminal import bars, say
 from eightbit.errors import CalibrationError
+from eightbit.graph.processor import Processor
 from eightbit.model import quantize
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
@@ -30,6 +33,11 @@ from eightbit.train.refinement import Refinement
 @click.option("-o", "--output", type=FILE, required=True, help="Where to write the int8 model.")
 @click.option("--recipe", type=FILE, help="How to quantize, TOML; see below.")
 @click.option(
+    "--processor",
+    type=click.Choice(get_args(Processor)),
+    help="What the file is for, in place of the recipe's choice.  [default: this machine]",
+)
+@click.option(
     "--refine", "refined", is_flag=True, help="Learn codes, biases and scales from MODEL's answers, too."
 )
 @click.option(
@@ -45,6 +53,7 @@ def quantize_command(
     calibration: Path,
     output: Path,
     recipe: Path | None,
+    processor: Processor | None,
     refined: bool,
     check: bool,
     floor: float,
@@ -62,6 +71,7 @@ def quantize_command(
     """
     check_places(output, beside=(calibration, recipe))
     chosen = Recipe() if recipe is None else read_recipe(recipe)
+    chosen = replace(chosen, processor=processor or chosen.processor)
     graph = read_model(model, constants)
     data = read(graph.ir, calibration, CalibrationError)
     with bars({"calibrate": data.rows, "moments": data.rows, "train": Refinement().steps}) as tick:

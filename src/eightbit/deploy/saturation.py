@@ -13,12 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import onnx_ir as ir
 
+from eightbit.graph.forms import LAYERS
+from eightbit.graph.model import constant, is_op
 from eightbit.graph.processor import LARGEST_UINT8
 from eightbit.integer import program as p
 from eightbit.integer.program import Codes
+from eightbit.quant.observe.layout import Layout
 
 INT16 = np.iinfo(np.int16)
+LARGEST_SAFE = 64
+"""Largest magnitude of codes of which no two can saturate."""
 
 
 def saturating(program: p.Program) -> Iterator[tuple[str, int, int]]:
@@ -31,6 +37,51 @@ def saturating(program: p.Program) -> Iterator[tuple[str, int, int]]:
         found = can_saturate(weight, _largest(op.inputs[0], made_by))
         if found.any():
             yield op.name, int(found.sum()), found.size
+
+
+def proven(qdq: ir.Model) -> bool:
+    """Whether no pair of any layer of a quantized graph can saturate, whatever its inputs: read from all int8 codes.
+
+    What they are used for must be known, and be a layer, or the rows of a table. Products of two activations are uint8
+    by uint8, which the kernels add in 32 bits.
+    """
+    return all(
+        _safe(value, node, index)
+        for node in qdq.graph.all_nodes()
+        for index, value in enumerate(node.inputs)
+        if value is not None and value.dtype in (ir.DataType.INT8, None)
+    )
+
+
+def _safe(value: ir.Value, node: ir.Node, index: int) -> bool:
+    """Whether what `node` does with `value`, its input `index`, cannot saturate."""
+    through = is_op(node, "DequantizeLinear") and index == 0
+    readers = [(use.node, use.idx) for use in node.outputs[0].uses()] if through else [(node, index)]
+    codes = constant(value)
+    if codes is None:
+        return value.dtype is None or not any(
+            i == 1 and is_op(n, "MatMul", "MatMulInteger") for n, i in readers
+        )
+    if (
+        codes.dtype != np.int8
+        or not codes.ndim
+        or np.abs(codes.astype(np.int16)).max(initial=0) <= LARGEST_SAFE
+    ):
+        return True
+    return all(_held(codes, reader, i) for reader, i in readers)
+
+
+def _held(codes: Codes, node: ir.Node, index: int) -> bool:
+    """Whether `codes` as input `index` of `node` hold their pairs inside int16, or meet no sum."""
+    if index == 0 and is_op(node, "Gather"):
+        return True
+    if index != 1 or not is_op(node, *LAYERS, "MatMulInteger"):
+        return False
+    layout = (
+        Layout(codes.ndim - 1, None, codes.shape[:-2]) if node.op_type == "MatMulInteger" else Layout.of(node)
+    )
+    order = layout.summed(codes.shape)
+    return order is None or not can_saturate(layout.rows(codes)[..., order].reshape(-1, len(order)).T).any()
 
 
 def can_saturate(weight: Codes, largest: int = LARGEST_UINT8) -> np.ndarray:

@@ -7,6 +7,7 @@ nodes it left in float.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from eightbit.deploy.saturation import proven
 from eightbit.errors import EngineError
 from eightbit.files import ended_in_order
 from eightbit.graph.coded import quantizer
+from eightbit.graph.model import is_op
+from eightbit.graph.processor import pairs_saturate, this_processor
 from eightbit.graph.run import session, session_options, to_bytes
 from eightbit.integer.program import Codes, FloatIsland, canonical
 
@@ -35,7 +39,7 @@ class OnnxRuntime:
 
     def __init__(self, qdq: ir.Model, *, threads: int | None = None) -> None:
         self._names = [str(v.name) for v in qdq.graph.outputs]
-        self._session = session(to_bytes(qdq), threads=threads)
+        self._session = session(to_bytes(qdq), threads=threads, proven=_proven(qdq))
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; `{output name: array}`. Raises EngineError with ONNX Runtime's reason."""
@@ -61,7 +65,9 @@ class IntegerTensors:
             proto.graph.output.add(name=name).type.tensor_type.elem_type = dtype
         if not self._names:
             raise EngineError("the graph holds no quantized tensor; give one that eightbit.quantize made")
-        self._session = session(proto.SerializeToString(), optimize=False, threads=threads)
+        self._session = session(
+            proto.SerializeToString(), optimize=False, threads=threads, proven=_proven(qdq)
+        )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Codes]:
         """`{name of the Q output: canonical codes}`; see `program.canonical`."""
@@ -74,9 +80,29 @@ def integer_tensors(qdq: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Code
     return IntegerTensors(qdq).run(feeds)
 
 
+def _proven(qdq: ir.Model) -> bool:
+    """Whether sessions of `qdq` can leave the exact kernels out; asked of its weights only where it counts.
+
+    Warns where the want of proof costs time; not where EIGHTBIT_PROCESSOR says that files are for another processor.
+    """
+    if not pairs_saturate():
+        return False
+    found = proven(qdq)
+    sums = any(is_op(node, "QuantizeLinear", "DynamicQuantizeLinear") for node in qdq.graph)
+    if sums and not found and this_processor() == "x86-avx2":
+        warnings.warn(SLOW, stacklevel=3)
+    return found
+
+
+SLOW = (
+    "this processor has no VNNI, and the model was not made for it: exact sums of its products take about twice as "
+    "long; quantize with Recipe(processor='x86-avx2')"
+)
+
+
 def optimized(qdq: ir.Model) -> onnx.ModelProto:
     """The graph after ONNX Runtime's EXTENDED optimizations, as it would run."""
-    options = session_options()
+    options = session_options(proven=_proven(qdq))
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     with ended_in_order(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"

@@ -6,13 +6,26 @@ comes to 32,767 (Intel's VPMADDUBSW; onnxruntime#6004). Weight codes of magnitud
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
+
+from eightbit.errors import QuantizationError
+from eightbit.graph.model import OURS
+
+Processor = Literal["any", "x86-avx2", "x86-vnni", "arm"]
+"""What int8 is made for: "x86-avx2" adds pairs in int16, "x86-vnni" (newer x86) and "arm" do not, "any" suits all."""
+VARIABLE = "EIGHTBIT_PROCESSOR"
+"""The environment variable that says what `this_processor` answers: for files made on one machine and run on another,
+and for results that do not depend on the machine. It says nothing of how sessions here compute."""
+METADATA = f"{OURS}processor"
+"""Where a graph whose weights were held to such pairs names its processor."""
 
 LARGEST_UINT8, LARGEST_INT8 = 255, 127
 CPUINFO = Path("/proc/cpuinfo")
@@ -53,6 +66,30 @@ def pairs_saturate() -> bool:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": np.full((1, 2), LARGEST_UINT8, np.uint8)})
     return int(found.item()) != 2 * LARGEST_UINT8 * LARGEST_INT8
+
+
+def this_processor() -> Processor:
+    """What files are made for where nothing else is said: EIGHTBIT_PROCESSOR, or else the machine that this runs on.
+
+    Raises QuantizationError for a value of the variable that is none.
+    """
+    said = os.environ.get(VARIABLE)
+    for known in get_args(Processor):
+        if said == known:
+            return known
+    if said:
+        known = ", ".join(map(repr, get_args(Processor)))
+        raise QuantizationError(
+            f"{VARIABLE} is {said!r}; choose one of {known}, or unset it for this machine's"
+        )
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "arm"
+    return "x86-avx2" if pairs_saturate() else "x86-vnni"
+
+
+def adds_in_int16(processor: Processor) -> bool:
+    """Whether weights for this processor must hold their pairs inside int16."""
+    return processor in ("any", "x86-avx2")
 
 
 def would_saturate(flags: frozenset[str]) -> bool:

@@ -95,10 +95,11 @@ def check_threads(threads: int | None) -> None:
         )
 
 
-def session_options(threads: int | None = None) -> ort.SessionOptions:
+def session_options(threads: int | None = None, *, proven: bool = False) -> ort.SessionOptions:
     """The settings that every ONNX Runtime session of this package has: quiet, and exact.
 
-    `threads=None` is every core. Raises EngineError for more threads than a machine bears.
+    `threads=None` is every core. `proven` says that no pair of products in the graph can saturate: then the fast
+    kernels are exact. Raises EngineError for more threads than a machine bears.
     """
     check_threads(threads)
     options = ort.SessionOptions()
@@ -107,14 +108,16 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options.add_session_config_entry(*QUIET_THREADS)
     if threads is not None:
         options.intra_op_num_threads = threads
-    if pairs_saturate():
+    if pairs_saturate() and not proven:
         options.add_session_config_entry(*EXACT_PAIRS)
     return options
 
 
-def session(model: bytes, *, optimize: bool = True, threads: int | None = None) -> ort.InferenceSession:
+def session(
+    model: bytes, *, optimize: bool = True, threads: int | None = None, proven: bool = False
+) -> ort.InferenceSession:
     """A quiet ONNX Runtime CPU session on the bytes of a model. Raises EngineError if it is refused."""
-    options = session_options(threads)
+    options = session_options(threads, proven=proven)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

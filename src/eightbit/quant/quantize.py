@@ -18,6 +18,7 @@ import onnx_ir as ir
 from eightbit.arith.affine import QuantParams
 from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
+from eightbit.graph.processor import METADATA
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.encode.sequential import sequential_layers
@@ -79,4 +80,6 @@ def _write(
         insert_dynamic(model, placement, layers)
     else:
         insert_qdq(model, placement, params=params, layers=layers)
+    if recipe.holds_pairs:
+        model.metadata_props[METADATA] = str(recipe.processor)
     insert_tables(model, encode_tables(model, placement.tables, recipe))

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.deploy.saturation import saturating
 from eightbit.errors import EngineError, printable
 from eightbit.graph.coded import float_name
 from eightbit.graph.embeddings import CodeTable, code_table
 from eightbit.graph.forms import LAYERS
 from eightbit.graph.model import constant, dims, input_at, is_op
 from eightbit.graph.packing import packed_widths
-from eightbit.graph.processor import pairs_saturate, would_saturate
+from eightbit.graph.processor import METADATA, adds_in_int16, this_processor, would_saturate
 from eightbit.graph.save import file_bytes
 from eightbit.graph.sharing import shared
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
@@ -33,8 +34,6 @@ from eightbit.report.table import Table, shape_text
 from eightbit.values.fields import check
 
 BORDERS = ("QuantizeLinear", "DequantizeLinear")
-SAFE_PAIR = 64
-"""The largest weight code whose products with two uint8 codes always fit int16: 2 * 255 * 64 < 2**15."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +132,20 @@ class Inspection:
 def inspect(q: QuantizedModel | str | os.PathLike[str], *, cpu: frozenset[str] | None = None) -> Inspection:
     """Take the inventory of a quantized model or of the file of one.
 
-    The warnings look at this machine's kernels, or at a processor whose flags `cpu` holds as Linux names them. Raises
-    LoadError for a file that is no quantized ONNX model.
+    The warnings are for this machine's processor (`graph.processor.this_processor`), or for one whose flags `cpu` holds
+    as Linux names them. Raises LoadError for a file that is no quantized ONNX model.
     """
     model = q if isinstance(q, QuantizedModel) else open_quantized(q)
     tensors = tuple(_tensors(model.ir))
     islands = float_nodes(model)
     ops = Counter(node.op_type for node in model.ir.graph if node.op_type not in BORDERS)
-    saturating = pairs_saturate() if cpu is None else would_saturate(cpu)
+    in_pairs = adds_in_int16(this_processor()) if cpu is None else would_saturate(cpu)
     return Inspection(
         tensors,
         dict(sorted(ops.items())),
         _bytes(model.ir),
         islands,
-        (*_warnings(model.ir, tensors, islands, saturating), *_remarks(model)),
+        (*_unmade_for(model, in_pairs), *_warnings(model.ir, tensors, islands), *_remarks(model)),
         _sparse_bytes(model.ir),
     )
 
@@ -296,23 +295,25 @@ def _bytes(model: ir.Model) -> dict[str, int]:
     return sizes | {"graph": len(file_bytes(model)) - sum(sizes.values())}
 
 
-def _warnings(
-    model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...], saturating: bool
-) -> Iterator[str]:
-    if saturating:
-        large = sum(
-            array is not None
-            and array.dtype == np.int8
-            and bool(np.abs(array.astype(np.int16)).max() > SAFE_PAIR)
-            for array in (constant(v) for v in model.graph.initializers.values() if v.uses())
-            if array is None or array.size
+def _unmade_for(model: QuantizedModel, in_pairs: bool) -> Iterator[str]:
+    """A sentence where a model is for other processors than one that adds pairs of products in int16, or not."""
+    layers = sum(1 for _ in saturating(model.program)) if in_pairs else 0
+    if layers:
+        yield (
+            "this processor has no VNNI: its fast kernels saturate pairs of products at int16, and "
+            f"{layers} layers here have weights with which they can. This package asks for exact ones, which are "
+            "slower; other programs may not. Quantize with Recipe(processor='x86-avx2')"
         )
-        if large:
-            yield (
-                "this processor has no VNNI: its fast kernels saturate pairs of products at int16 where weight codes "
-                f"exceed {SAFE_PAIR}, as in {large} weight tensors here. This package asks for exact ones, which are "
-                "slower; other programs may not. Quantize with Weights(bits=7)"
-            )
+    if not in_pairs and model.ir.metadata_props.get(METADATA) == "x86-avx2":
+        yield (
+            "made for x86-avx2, with coarser weights than this processor needs: quantize with "
+            "Recipe(processor='x86-vnni'), or with 'any' if the file is for both"
+        )
+
+
+def _warnings(
+    model: ir.Model, tensors: tuple[TensorRow, ...], islands: tuple[FloatNode, ...]
+) -> Iterator[str]:
     dead = [t.name for t in tensors if t.kind == "activation" and t.scale == (1.0, 1.0)]
     if dead:
         yield (

@@ -166,7 +166,8 @@ def _saturating(q: QuantizedModel) -> Iterator[Finding]:
             name,
             ops.get(name, ""),
             f"{pairs:,} of {total:,} pairs of weights can exceed int16, unless exact kernels are asked for",
-            "Weights(bits=7) for it; this package's own sessions ask for exact kernels, which are slower",
+            "Recipe(processor='x86-avx2'); until then this package's own sessions ask for exact kernels, "
+            "which are slower",
         )
 
 

@@ -67,7 +67,7 @@ def checked(
         return quantized, recipe, check
     costs = _costs(staged, quantized, recipe, runs[:PROBED])
     check = replace(check, costs=costs)
-    if recipe != Recipe().settled(True):
+    if recipe != Recipe(processor=recipe.processor).settled(True):
         return quantized, recipe, check
     for given, overrides in (("16 bits", _wide), ("float", _in_float)):
 

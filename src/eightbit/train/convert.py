@@ -55,8 +55,11 @@ def _without_gradient(program: Program) -> list[str]:
 
 def converted(plan: Plan, report: Report, values: Values) -> QuantizedModel:
     """The model with the integers that `values` stand for."""
-    graph = write(plan, values)
-    return QuantizedModel(graph, replace(report, params=learned_params(graph, report.params), check=None))
+    graph, recipe = write(plan, values), report.recipe
+    if recipe.holds_pairs:  # training moved the codes, and held no pairs
+        recipe = replace(recipe, processor="x86-vnni")
+    params = learned_params(graph, report.params)
+    return QuantizedModel(graph, replace(report, params=params, recipe=recipe, check=None))
 
 
 def engine_codes(program: Program, steps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from eightbit.arith.affine import IntType, QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.coded import code_tensors
 from eightbit.graph.model import attribute, constant, input_at, is_op, set_constant
+from eightbit.graph.processor import METADATA
 from eightbit.graph.sparse import sparse_layers
 from eightbit.integer import program as p
 from eightbit.quant.choose.recipe import Recipe
@@ -200,6 +201,7 @@ def write(plan: Plan, values: Values) -> ir.Model:
     Weights are rounded to codes, biases to int32 in steps of s_x s_w, as they were in every run of the training.
     """
     graph = plan.graph.clone()
+    graph.metadata_props.pop(METADATA, None)  # what training moved may be too large in pairs again
     nodes = {str(node.name): node for node in graph.graph}
     for key in dict.fromkeys(grid.scale for grid in plan.grids.values()):
         value = graph.graph.initializers[key.removeprefix("scale:")]

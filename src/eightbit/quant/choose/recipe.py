@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import CalibrationError, QuantizationError
+from eightbit.graph.processor import Processor, adds_in_int16, this_processor
 from eightbit.quant.choose.patterns import matches
 from eightbit.quant.methods.calibrators import MSE, MinMax, Ranged, check_width
 from eightbit.quant.methods.rounding import GPTQ, Nearest, Rounding
@@ -181,6 +182,12 @@ class Recipe:
     It changes nothing in networks that have none; False leaves the graph as it is.
 
     With `activations=FLOAT` only the weights become codes: the file shrinks, and the arithmetic stays in float32.
+
+    `processor` is what the file is for: "x86-vnni" (x86 since 2019 or so), "arm", or "x86-avx2" (older x86), where the
+    fast kernels add products in pairs in int16, which can saturate. For it weights of 8 bits are rounded so that no
+    pair can (`quant.methods.pairs`): exact in every session at the full speed of int8, with slightly coarser scales.
+    "any" does the same, and is exact and fast everywhere. None is the processor of this machine, or the one that the
+    environment variable EIGHTBIT_PROCESSOR names.
     """
 
     weights: Weights = Weights()
@@ -189,6 +196,7 @@ class Recipe:
     equalize: bool = True
     smooth: Annotated[bool | float, Between(0, 1), "True, False, or a number from 0 to 1"] = True
     overrides: Mapping[str, Override] = FrozenMap()
+    processor: Processor | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -293,12 +301,23 @@ class Recipe:
             else choice
             for pattern, choice in self.overrides.items()
         }
-        return replace(self, weights=settle(self.weights), bias_correction=correct, overrides=overrides)
+        return replace(
+            self,
+            weights=settle(self.weights),
+            bias_correction=correct,
+            overrides=overrides,
+            processor=self.processor or this_processor(),
+        )
 
     @property
     def equalizes(self) -> bool:
         """Whether channels are equalized: calibrated codes gain by it, other activations do not."""
         return self.equalize and self.calibrates
+
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether no pair of 8-bit weights may be too large for a sum in int16, because the processor has such sums."""
+        return not self.weights_only and adds_in_int16(self.processor or this_processor())
 
     @property
     def sequential(self) -> bool:

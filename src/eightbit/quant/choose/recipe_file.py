@@ -3,6 +3,7 @@
     bias_correction = true
     equalize = true
     smooth = true                                   # or false, or a number: SmoothQuant's alpha
+    processor = "any"                               # or "x86-avx2", "x86-vnni", "arm"
 
     [weights]
     bits = 8

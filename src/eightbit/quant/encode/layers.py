@@ -66,6 +66,7 @@ def encode_layers(
             own.weights,
             correct,
             recipe.weights_only,
+            recipe.holds_pairs,
             None if source is None else float(params[source].scale),
             ties[name],
         )

@@ -17,6 +17,7 @@ from eightbit.arith.affine import INT32, TINY
 from eightbit.errors import QuantizationError
 from eightbit.quant.choose.recipe import PerGroup, PerTensor, Recipe, Weights
 from eightbit.quant.encode.correct import corrected_bias
+from eightbit.quant.methods.pairs import Pairs, pairs_along, steps_needed
 from eightbit.quant.methods.rounding import Codes, Nearest, row_errors
 from eightbit.quant.observe.layout import Layout
 from eightbit.quant.observe.moments import Moments
@@ -83,12 +84,15 @@ def encode_layer(
     group = choice.granularity.size if isinstance(choice.granularity, PerGroup) else None
     rows = layout.rows(weight)
     scale = fit_scale(np.moveaxis(weight, layout.axis, 0).reshape(channels, -1), choice)
+    pairs = _pairs(recipe, layout, weight.shape)
+    if pairs is not None:
+        scale = _wide_for(pairs, scale, rows)
     if input_scale is not None:
         scale = _widen(scale, bias, input_scale)
     hessian = _counted(recipe, moments if together is None else together)
     gone = None if zeros is None else layout.rows(zeros)
     tried = parts if hessian is not None else (1.0,)
-    scale, codes = _rounded(rows, scale, recipe.weights, hessian, tried, gone)
+    scale, codes = _rounded(rows, scale, recipe.weights, hessian, tried, gone, pairs)
     if recipe.bias_correction and moments is not None:
         limits = (
             np.inf if input_scale is None else BIAS_LIMIT * np.float64(input_scale) * scale.astype(np.float64)
@@ -114,6 +118,7 @@ def _rounded(
     hessian: NDArray[np.float64] | None,
     parts: Sequence[float],
     zeros: NDArray[np.bool_] | None = None,
+    pairs: Pairs | None = None,
 ) -> tuple[NDArray[np.float32], Codes]:
     """Scales and codes of `rows`, each row with the part of its scale that errs least."""
     rounding = choice.rounding or Nearest()
@@ -121,14 +126,14 @@ def _rounded(
     tried = [(scale * np.float32(part)).astype(np.float32) for part in parts]
     steps = [steps_of(each, group, rows.shape) for each in tried]
     if len(tried) == 1 or hessian is None:
-        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian, zeros)
+        return tried[0], rounding.codes(rows, steps[0], choice.itype, hessian, zeros, pairs)
     # The rows once for each part, one below the other: rounding looks at the moments only once.
     groups, channels, inputs = rows.shape
     many = np.tile(rows, (1, len(tried), 1))
     width = steps[0].shape[-1] if steps[0].ndim else 1
     below = np.concatenate([np.broadcast_to(each, (groups, channels, width)) for each in steps], axis=1)
     gone = None if zeros is None else np.tile(zeros, (1, len(tried), 1))
-    codes = rounding.codes(many, below, choice.itype, hessian, gone)
+    codes = rounding.codes(many, below, choice.itype, hessian, gone, pairs)
     errors = row_errors(many, codes, below, hessian).reshape(groups, len(tried), channels)
     if scale.ndim == 0:
         errors = np.broadcast_to(errors.sum(axis=(0, 2))[:, None], errors.shape)
@@ -139,6 +144,22 @@ def _rounded(
     if scale.ndim == 0:
         return tried[int(best[0, 0])], found
     return np.stack(tried)[best.reshape(-1), np.arange(groups * channels)], found
+
+
+def _pairs(recipe: Recipe, layout: Layout, shape: tuple[int, ...]) -> Pairs | None:
+    """The pairs of a row that must not be too large together; None if none can be, or nothing adds them."""
+    order = layout.summed(shape) if recipe.holds_pairs and recipe.weights.bits == 8 else None
+    return None if order is None else pairs_along(order)
+
+
+def _wide_for(pairs: Pairs, scale: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`scale`, of each row as large as its worst pair needs. It is the mean over rows 1.24 times as large on
+    EfficientNet-Lite0, where seven bits make it twice as large.
+    """
+    needed = steps_needed(rows, pairs)
+    if scale.ndim == 0:
+        return np.maximum(scale, np.float32(needed.max()))
+    return np.maximum(scale, needed.reshape(-1, scale.size).max(axis=0).astype(np.float32))
 
 
 def _counted(recipe: Recipe, moments: Moments | None) -> NDArray[np.float64] | None:

@@ -3,7 +3,8 @@
 In: rows of weights (G groups, C channels, K inputs), their scales, and (but for `Nearest`) the second moments of what
 they multiply. Out: integer codes. Rounding each weight to the nearest minimises the error of the *weights*; what
 counts is the error of the layer's *output*, trace(E H Eᵀ) with E the weights' error and H the moments, and there the
-weights can make up for one another. Chapter 4 derives both methods.
+weights can make up for one another. Chapter 4 derives both methods. Where `pairs` of inputs are given, no pair's codes
+are too large together (module `pairs`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from eightbit.arith.affine import IntType
 from eightbit.errors import QuantizationError
+from eightbit.quant.methods.pairs import Pairs, held, partners, room
 from eightbit.values.fields import Above, AtLeast, check
 
 Codes = NDArray[np.int32]
@@ -37,10 +39,13 @@ class Nearest:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
         zeros: Zeros | None = None,
+        pairs: Pairs | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them; `hessian` is not looked at."""
-        codes = np.clip(np.rint(rows / scale), itype.qmin, itype.qmax).astype(np.int32)
-        return codes if zeros is None else np.where(zeros, np.int32(0), codes)
+        units = rows / scale
+        codes = np.clip(np.rint(units), itype.qmin, itype.qmax).astype(np.int32)
+        codes = codes if zeros is None else np.where(zeros, np.int32(0), codes)
+        return codes if pairs is None else held(codes, units, pairs, itype)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class GPTQ:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
         zeros: Zeros | None = None,
+        pairs: Pairs | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
@@ -74,22 +80,25 @@ class GPTQ:
         if (
             len(seen) < inputs
         ):  # the others are always zero, as under padding: they matter to nothing, any code will do
-            result = Nearest().codes(rows, scale, itype, None, zeros)
+            result = Nearest().codes(rows, scale, itype, None, zeros, pairs)
             if len(seen):
                 kept = replace(self, damping=self.damping * len(seen) / inputs)  # of the mean over all inputs
                 steps = scale[..., seen] if _width(scale) == inputs else scale
                 part = hessian[:, seen[:, None], seen]
                 left = None if zeros is None else zeros[..., seen]
-                result[..., seen] = kept.codes(rows[..., seen], steps, itype, part, left)
-            return result
+                both = None if pairs is None else _among(pairs, seen)
+                result[..., seen] = kept.codes(rows[..., seen], steps, itype, part, left, both)
+            return result if pairs is None else _beside(result, seen, pairs, itype)
         order = np.argsort(-energy, axis=1, kind="stable")
         width = np.broadcast_to(scale, (*rows.shape[:2], _width(scale)))
         steps = np.broadcast_to(_turned(width, order), (inputs, groups, channels))
         gone = None if zeros is None else _turned(zeros, order, bool)
-        codes = np.empty((inputs, groups, channels), np.int32)
+        codes = np.zeros((inputs, groups, channels), np.int32)
+        others, place = None if pairs is None else _others(pairs, order), np.arange(groups)
 
         def choose(k: int, left: NDArray[np.float64]) -> NDArray[np.float64]:
-            codes[k] = np.clip(np.rint(left / steps[k]), itype.qmin, itype.qmax)
+            bounds = (itype.qmin, itype.qmax) if others is None else room(codes[others[k], place], itype)
+            codes[k] = np.clip(np.rint(left / steps[k]), *bounds)
             if gone is not None:
                 codes[k][gone[k]] = 0
             return np.asarray(codes[k] * steps[k])
@@ -100,6 +109,26 @@ class GPTQ:
             result, np.broadcast_to(order[:, None, :], result.shape), codes.transpose(1, 2, 0), axis=2
         )
         return result
+
+
+def _others(pairs: Pairs, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place in each group's `order` (G, K) of the other of the pair that is at each place, (K, G)."""
+    places = np.argsort(order, axis=1)
+    other = partners(pairs, order.shape[1])[order]
+    return np.take_along_axis(places, other, axis=1).T
+
+
+def _among(pairs: Pairs, seen: NDArray[np.int64]) -> Pairs:
+    """Those pairs whose inputs are both among `seen`, by their place there."""
+    return np.searchsorted(seen, pairs[:, np.isin(pairs, seen).all(axis=0)])
+
+
+def _beside(codes: Codes, seen: NDArray[np.int64], pairs: Pairs, itype: IntType) -> Codes:
+    """`codes`, those of inputs not `seen` cut to what their neighbours leave."""
+    firsts, seconds = np.isin(pairs, seen)
+    for ours, theirs in (pairs[:, firsts & ~seconds][::-1], pairs[:, seconds & ~firsts]):
+        codes[..., ours] = np.clip(codes[..., ours], *room(codes[..., theirs], itype))
+    return codes
 
 
 def _turned(x: NDArray[Any], order: NDArray[np.int64], dtype: Any = np.float64) -> NDArray[Any]:
@@ -214,6 +243,7 @@ class AdaRound:
         itype: IntType,
         hessian: NDArray[np.float64] | None = None,
         zeros: Zeros | None = None,
+        pairs: Pairs | None = None,
     ) -> Codes:
         """Codes (G, C, K) of `rows` (G, C, K), scales that broadcast with them, moments (G, K, K)."""
         hessian = _needed(hessian, self)
@@ -243,8 +273,9 @@ class AdaRound:
             square = 0.999 * square + 0.001 * gradient**2
             v -= self.rate * (mean / (1 - 0.9**t)) / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
         upward = 1 / (1 + np.exp(-v)) * (_ZETA - _GAMMA) + _GAMMA >= 0.5
-        codes = np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
-        return codes if zeros is None else np.where(zeros, np.int32(0), codes)
+        chosen = np.clip(floor + upward, itype.qmin, itype.qmax).astype(np.int32)
+        chosen = chosen if zeros is None else np.where(zeros, np.int32(0), chosen)
+        return chosen if pairs is None else held(chosen, units, pairs, itype)
 
 
 def _width(scale: NDArray[Any]) -> int:

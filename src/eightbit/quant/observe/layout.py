@@ -52,6 +52,17 @@ class Layout:
             return shape[0] if self.vector else shape[-2]
         return math.prod(shape) // max(1, shape[self.axis])
 
+    def summed(self, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+        """In which order ONNX Runtime's kernels add the K products of a row, for a weight of `shape`: (K,).
+
+        A convolution's go tap by tap, in a tap channel by channel. None for depthwise ones, which add each by itself.
+        """
+        if self.window is None:
+            return np.arange(self.inputs(shape))
+        if shape[1] == 1 and shape[0] == self.window.groups:
+            return None
+        return np.arange(math.prod(shape[1:])).reshape(shape[1], -1).T.reshape(-1)
+
     def rows(self, weight: NDArray[Any]) -> NDArray[Any]:
         """A weight as (G, channels of the group, K), one row an output channel. Each matrix of a stack is a group."""
         if self.vector:
