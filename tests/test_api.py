@@ -26,6 +26,7 @@ PUBLIC = [
     "PerTensor",
     "PerChannel",
     "PerGroup",
+    "PerToken",
     "FLOAT",
     "MinMax",
     "MovingAverage",

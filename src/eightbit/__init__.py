@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         PerChannel,
         PerGroup,
         PerTensor,
+        PerToken,
         Recipe,
         Weights,
     )
@@ -76,6 +77,7 @@ _HOME = {
     "PerTensor": "quant.choose.recipe",
     "PerChannel": "quant.choose.recipe",
     "PerGroup": "quant.choose.recipe",
+    "PerToken": "quant.choose.recipe",
     "FLOAT": "quant.choose.recipe",
     "MinMax": "quant.methods.calibrators",
     "MovingAverage": "quant.methods.calibrators",

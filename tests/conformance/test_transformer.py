@@ -62,6 +62,18 @@ def test_static_transformer_has_no_differing_integer(bert: Any) -> None:
             np.testing.assert_array_equal(found[name], output, err_msg=name)
 
 
+def test_a_scale_a_token_has_no_differing_number(bert: Any) -> None:
+    recipe = eb.Recipe(activations=eb.Activations(granularity=eb.PerToken(), dynamic=True))
+    q = eb.quantize(bert, None, recipe)
+    assert Counter(type(op) for op in q.program.ops)[p.GemmToFloat] == LAYERS * 6
+    assert Counter(op for op, _ in optimized_ops(q.ir))["QGemm"] == LAYERS * 6
+    for feeds in (sentences(100, 3, 11), sentences(101, 1, 5)):
+        found = run(q.program, feeds, island=run_island, keep=True)
+        expected = integer_tensors(q.ir, feeds) | OnnxRuntime(q.ir).run(feeds)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
 def test_dynamic_transformer_has_no_differing_number(bert: Any) -> None:
     q = eb.quantize(bert, None, eb.Recipe(activations=eb.Activations(dynamic=True)))
     kinds = Counter(type(op) for op in q.program.ops)

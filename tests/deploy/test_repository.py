@@ -94,6 +94,9 @@ MODELS = {
     "ranges of each run": lambda: eb.quantize(
         small_net(), images(8), eb.Recipe(activations=eb.Activations(dynamic=True))
     ),
+    "free batch, a range a token": lambda: eb.quantize(
+        small_net(), None, eb.Recipe(activations=eb.Activations(granularity=eb.PerToken(), dynamic=True))
+    ),
 }
 
 
@@ -107,7 +110,7 @@ def test_the_configuration_says_what_the_file_takes(name: str, tmp_path: Path) -
     session = ort.InferenceSession(
         tmp_path / "repo/small-1.0/1/model.onnx", providers=["CPUExecutionProvider"]
     )
-    batched = name in ("free batch", "free length")
+    batched = name.startswith(("free batch", "free length"))
     assert (found.name, found.backend, found.max_batch_size) == (
         "small-1.0",
         "onnxruntime",

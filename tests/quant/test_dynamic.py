@@ -12,7 +12,7 @@ from eightbit.deploy.sessions import OnnxRuntime, optimized_ops
 from eightbit.errors import CalibrationError, QuantizationError
 from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
-from eightbit.quant.choose.recipe import FLOAT, Activations, PerTensor, Recipe, Weights
+from eightbit.quant.choose.recipe import FLOAT, Activations, PerTensor, PerToken, Recipe, Weights
 from eightbit.quant.choose.recipe_file import parse_recipe
 from eightbit.quant.methods.calibrators import Percentile
 from eightbit.quant.methods.rounding import GPTQ
@@ -21,6 +21,7 @@ from tests.graph.graphs import graph, normal
 from tests.small_net import images, small_net
 
 DYNAMIC = Recipe(activations=Activations(dynamic=True))
+PER_TOKEN = Recipe(activations=Activations(granularity=PerToken(), dynamic=True))
 
 BODY = """g (float[N,12] x) => (float[N,7] y, float[N,7] z) {
     n = LayerNormalization <axis=-1> (x, one)
@@ -94,6 +95,30 @@ def test_layers_compute_what_dynamic_quantization_says() -> None:
         np.testing.assert_allclose(found[name], by_hand(source, weight, bias), rtol=0, atol=3e-6)
 
 
+def test_a_token_has_a_scale_of_its_own() -> None:
+    """An answer does not depend on the rest of the batch, nor its precision on the size of the row."""
+    model, x = net(), normal(6, 12, seed=9)
+    q, placement, params = quantize_graph(model, None, PER_TOKEN)
+    onnx.checker.check_model(ir.to_proto(q), full_check=True)
+    assert placement.layers == ("a", "y", "z") and not params
+    kinds = [op for op, _ in optimized_ops(q)]
+    assert kinds.count("ReduceMax") == 2  # two layers read n
+    assert "Gemm" not in kinds and "MatMul" not in kinds
+    session = OnnxRuntime(q)
+    for name, rows in session.run({"x": x}).items():
+        alone = np.concatenate([session.run({"x": row[None]})[name] for row in x])
+        np.testing.assert_array_equal(rows, alone)
+
+    one = graph("g (float[N,12] x) => (float[N,9] y) { y = Gemm <transB=1> (x, w) }", w=normal(9, 12))
+    one.graph[0].name = "fc"
+    session = OnnxRuntime(quantize_graph(one, None, PER_TOKEN)[0])
+    factors = np.float32([[1], [2**20], [2**-20], [0], [2**60], [2**-60]])
+    rows = session.run({"x": x})["y"]
+    np.testing.assert_array_equal(session.run({"x": x * factors})["y"], rows * factors)
+    float_y = FloatSession(one).run({"x": x})["y"]
+    assert 10 * np.log10(np.square(float_y).sum() / np.square(rows - float_y).sum()) > 35
+
+
 def test_the_scale_follows_the_input() -> None:
     """An input a thousand times larger than the last one is as precise: nothing saturates."""
     body = "g (float[N,12] x) => (float[N,9] y) { y = Gemm <transB=1> (x, w) }"
@@ -114,6 +139,7 @@ def test_the_scale_follows_the_input() -> None:
         Recipe(Weights(bits=4), Activations(dynamic=True)),
         Recipe(Weights(granularity=PerTensor()), Activations(dynamic=True)),
         Recipe(activations=Activations(dynamic=True), overrides={"a": FLOAT}),
+        PER_TOKEN,
         Recipe(activations=Activations()),
     ],
 )
@@ -159,8 +185,9 @@ def test_convolutions_stay_in_float_and_are_listed() -> None:
         quantize_graph(no_matrix, None, DYNAMIC)
 
 
-def test_saved_and_opened_again(tmp_path: Path) -> None:
-    q = eb.quantize(small_net(), None, DYNAMIC)
+@pytest.mark.parametrize("recipe", [DYNAMIC, PER_TOKEN])
+def test_saved_and_opened_again(recipe: Recipe, tmp_path: Path) -> None:
+    q = eb.quantize(small_net(), None, recipe)
     x = images(5)
     again = eb.open(q.save(tmp_path / "dynamic.onnx"))
     np.testing.assert_array_equal(again(x), q(x))
@@ -173,7 +200,13 @@ def test_contradictions_are_refused(wrong: dict) -> None:
         Activations(dynamic=True, **wrong)
 
 
+def test_tokens_of_later_runs_are_not_calibrated() -> None:
+    with pytest.raises(QuantizationError, match=r"choose dynamic=True, or PerTensor\(\)"):
+        Activations(granularity=PerToken())
+
+
 def test_in_a_recipe_file() -> None:
+    assert parse_recipe({"activations": {"granularity": "per-token", "dynamic": True}}) == PER_TOKEN
     assert parse_recipe({"activations": {"dynamic": True}}) == DYNAMIC
     with pytest.raises(QuantizationError, match=r"Activations\(dynamic='yes'\): give True or False"):
         parse_recipe({"activations": {"dynamic": "yes"}})

@@ -181,7 +181,7 @@ def test_every_field_of_every_public_dataclass_refuses_what_is_of_no_kind():
 
     [getattr(eb, name) for name in eb.__all__]
     values = public_values()
-    assert len(values) == 28
+    assert len(values) == 29
     values += [values[-1].sensitivity, eb.inspect(values[-1].model), values[-1].model.report, INT8]
     for value in values:
         for field in fields(value):

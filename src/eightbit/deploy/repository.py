@@ -67,8 +67,8 @@ def write_repository(model: ir.Model, folder: str | os.PathLike[str], name: str)
 def together(model: ir.Model) -> int:
     """The samples of different requests that a run may hold: `MOST_TOGETHER` where every first axis is free, else 0.
 
-    It is 0, too, where activations are quantized in every run: their range is the whole batch's, and an answer would
-    depend on who else asked.
+    It is 0, too, where activations are quantized in every run by one range a tensor: that is the whole batch's, and an
+    answer would depend on who else asked.
     """
     inputs = specs(model)
     free = all(spec.shape and spec.shape[0] is None for spec in (*inputs, *output_specs(model)))

@@ -20,7 +20,7 @@ from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
 from eightbit.graph.processor import METADATA
 from eightbit.quant.choose.placement import Placement
-from eightbit.quant.choose.recipe import Recipe
+from eightbit.quant.choose.recipe import PerToken, Recipe
 from eightbit.quant.encode.sequential import sequential_layers
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.calibrate import Progress
@@ -28,6 +28,7 @@ from eightbit.quant.stage import Stage, encoded, fitted, placed, stage
 from eightbit.quant.write.dynamic import insert_dynamic
 from eightbit.quant.write.embeddings import encode_tables, insert_tables
 from eightbit.quant.write.qdq import insert_qdq
+from eightbit.quant.write.tokens import insert_per_token
 
 Quantized = tuple[ir.Model, Placement, dict[str, QuantParams]]
 """A QDQ graph, and what was decided on the way."""
@@ -77,7 +78,8 @@ def _write(
 ) -> None:
     """Put the codes of layers, activations and tables into `model`."""
     if recipe.dynamic:
-        insert_dynamic(model, placement, layers)
+        insert = insert_per_token if recipe.codes.granularity == PerToken() else insert_dynamic
+        insert(model, placement, layers)
     else:
         insert_qdq(model, placement, params=params, layers=layers)
     if recipe.holds_pairs:

@@ -23,7 +23,7 @@ from eightbit.values.frozen_map import FrozenMap
 
 @dataclass(frozen=True)
 class PerTensor:
-    """One scale for the whole weight tensor."""
+    """One scale for the whole tensor."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class PerGroup:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """One scale for each row of a dynamic layer's input, that is for all numbers that lie along its last axis."""
 
 
 Granularity = PerTensor | PerChannel | PerGroup
@@ -98,17 +103,25 @@ class Activations:
     them in float32, to within rounding of the NumPy engine, which sums in int64.
 
     With `dynamic` the scale is not calibrated: each Gemm and MatMul with a constant matrix finds the range of its
-    input anew in every run, and hands float32 on. Everything else stays in float.
+    input anew in every run, and hands float32 on. Everything else stays in float. Its range is that of the whole
+    tensor, or with `granularity` PerToken() a row's own: the codes are then symmetric, large tokens take nothing from
+    small ones, and an answer does not depend on what else is in the batch.
     """
 
     bits: Annotated[int, OneOf(2, 3, 4, 5, 6, 7, 8, 16)] = 8
     range: Ranged = SEARCHED
     symmetric: bool = False
+    granularity: PerTensor | PerToken = PerTensor()
     dynamic: bool = False
 
     def __post_init__(self) -> None:
         check(self)
         check_width(self.range, self.itype)
+        if self.granularity == PerToken() and not self.dynamic:
+            raise QuantizationError(
+                f"{self}: calibration sees no scale that a token of the next run will have; choose dynamic=True, or "
+                "PerTensor()"
+            )
         if self.dynamic and self.bits != 8:
             raise QuantizationError(
                 f"{self}: ONNX quantizes dynamically to 8 bits; choose bits=8, or dynamic=False"

@@ -15,7 +15,8 @@
     [activations]
     range = "mse"
     symmetric = false
-    dynamic = false                                 # true: no calibration, scales found in every run
+    dynamic = false                                 # true: no calibration, scales found in every run;
+    granularity = "per-tensor"                      # then "per-token", too: a scale a row
 
     [overrides]                                     # patterns of node names, or op:... of op types;
     "op:Conv" = { weights = { bits = 7 } }          # the last that matches a node decides
@@ -44,6 +45,7 @@ from eightbit.quant.choose.recipe import (
     PerChannel,
     PerGroup,
     PerTensor,
+    PerToken,
     Recipe,
     Weights,
 )
@@ -52,7 +54,12 @@ from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
 
 _TABLES: dict[str, type] = {"weights": Weights, "activations": Activations}
 CHOICES: dict[str, dict[str, type]] = {
-    "granularity": {"per-tensor": PerTensor, "per-channel": PerChannel, "per-group": PerGroup},
+    "granularity": {
+        "per-tensor": PerTensor,
+        "per-channel": PerChannel,
+        "per-group": PerGroup,
+        "per-token": PerToken,
+    },
     "range": {
         "minmax": MinMax,
         "moving-average": MovingAverage,

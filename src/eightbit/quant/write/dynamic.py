@@ -1,5 +1,7 @@
 """Dynamic mode: weights become codes beforehand, a layer's input when the network runs, by the range it then has.
 
+One range serves the whole input here; a range for each of its rows is `tokens`.
+
 Nothing needs to be calibrated, and no input is ever out of range; the price is a pass over each input to find that
 range, and float32 between the layers. Chapter 5 sets it against static scales.
 
