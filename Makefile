@@ -15,7 +15,7 @@ LIBRARIES := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 TF_
 LIBRARIES += EIGHTBIT_PROCESSOR=x86-vnni
 PYTEST := $(LIBRARIES) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
-.PHONY: help env data book site test unit lint format bench execute lock serve clean
+.PHONY: help env data book site pdf test unit lint format bench execute lock serve clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ book: data site ## everything a reader needs: environment, data, the site in _bu
 site: $(STAMP)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build . -n -W --keep-going -q
+
+pdf: data site ## the book without its reference pages, printed to one PDF (Chromium or Chrome)
+	$(BIN)/python scripts/pdf.py _build/eight_bits_is_enough.pdf
 
 serve: ## shows the built book at http://localhost:8000
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000

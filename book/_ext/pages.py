@@ -41,7 +41,9 @@ def with_names(
         ).replace("<summary>", named)
     # A fold says "Show code cell source"; its label hid that from who hears or says it.
     label = ' aria-label="Toggle hidden content"'
-    context["body"] = context.get("body", "").replace(label, "")
+    body = context.get("body", "").replace(label, "")
+    # Entries of the bibliography are in a list, and their own role, now deprecated, may not be in one.
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

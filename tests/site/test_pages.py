@@ -104,6 +104,14 @@ def test_page_loads_nothing_from_elsewhere(page: Path):
     assert [url for url in wanted if urlsplit(url).netloc] == []
 
 
+def test_the_reference_takes_no_sentence_for_a_type(site: Path):
+    pages = [parsed(path) for path in sorted((site / "book" / "api").glob("*.html"))]
+    fields = [tag.get_text() for page in pages for tag in page.select("dl.field-list > dt")]
+    assert "Raises:" in fields
+    assert "Type:" not in fields
+    assert [tag for page in pages for tag in page.select("dt.sig") if "<factory>" in tag.get_text()] == []
+
+
 def test_page_offers_its_source_for_download(page: Path):
     assert parsed(page).select(".btn-download-source-button"), "the theme's download button is gone"
 
