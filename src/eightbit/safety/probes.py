@@ -9,7 +9,7 @@ own derivative; one run with every d switched on, with signs s, gives sum s J d,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -25,6 +25,9 @@ from eightbit.graph.run import FloatSession
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 from eightbit.safety.design import Signs, weighing_design
+
+BLOCK = 2**13
+"""Values of an output that are weighed at a time."""
 
 
 class Kind(Enum):
@@ -84,19 +87,15 @@ def probe(
 
         def outputs(
             row: NDArray[np.float32], sample: Feeds = sample, signed: Mapping[int, _BySource] = signed
-        ) -> list[NDArray[np.float64]]:
+        ) -> list[NDArray[np.floating]]:
             given = {places[s]: signed[int(sign)][s] for s, sign in zip(sources, row, strict=True)}
             results = session.run(dict(sample) | given).values()
-            return [y.astype(np.float64).ravel() for y in results if y.dtype.kind == "f"]
+            return [y.ravel() for y in results if y.dtype.kind == "f"]
 
         exact = outputs(np.zeros(len(sources), np.float32))
         runs = zip(*(outputs(row) for row in signs), strict=True)
         for z, noisy in zip(exact, runs, strict=True):
-            finite = np.isfinite(z)  # a mask's infinities are no signal
-            z, change = z[finite], np.stack(noisy)[:, finite] - z[finite]
-            effects = (signs / np.square(signs).sum(axis=0)).T @ change  # (sources, values of the output)
-            signal = max(float(z @ z), float(np.finfo(np.float64).tiny))
-            power += np.square(effects).sum(axis=1) / signal / len(exact)
+            power += _powers(z, noisy, signs) / len(exact)
         energy += [float(np.square(found[s], dtype=np.float64).sum()) for s in sources]
         values += [found[s].size for s in sources]
         count += 1
@@ -105,6 +104,25 @@ def probe(
         return dict(zip(sources, (total / count).tolist(), strict=True))
 
     return Noise(mean(power), mean(energy), mean(values), count * (1 + len(signs)))
+
+
+def _powers(
+    z: NDArray[np.floating], noisy: Sequence[NDArray[np.floating]], signs: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The power of each source's effect on one output, relative to the output `z` (N,): of `noisy` runs by `signs`.
+
+    Some values at a time: an image has a hundred thousand, in hundreds of runs.
+    """
+    weights = (signs / np.square(signs).sum(axis=0)).T
+    total, signal = np.zeros(signs.shape[1]), float(np.finfo(np.float64).tiny)
+    for start in range(0, z.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        finite = np.isfinite(z[part])  # a mask's infinities are no signal
+        exact = z[part][finite].astype(np.float64)
+        change = np.stack([y[part][finite] for y in noisy]).astype(np.float64) - exact
+        total += np.square(weights @ change).sum(axis=1)
+        signal += float(exact @ exact)
+    return total / signal
 
 
 class _Errors:
