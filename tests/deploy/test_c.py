@@ -92,6 +92,18 @@ def test_five_hundred_random_graphs(seeds: list[int], arithmetic: Arithmetic, fl
     _random_graphs(seeds, arithmetic, flags)
 
 
+def test_two_tensors_in_one_buffer_are_laid_out_apart() -> None:
+    """A tensor, and its transpose of the same shape, both wanted in the order of their axes."""
+    m = Maker(np.random.default_rng(0))
+    x = m.input((2, 3, 4, 2))
+    like = p.TensorInfo(np.float32(0.1), 3)
+    taps = np.ones((3, 1, 1, 1), np.int8), np.zeros(3, np.int32), np.full(3, 0.01, np.float32)
+    y = m.op(p.Conv, [x], like, *taps, (1, 1), (0, 0, 0, 0), (1, 1), 3)  # its channels lie last
+    z = m.op(p.Transpose, [y], like, (3, 1, 2, 0))
+    assert m.shapes[y] == m.shapes[z]
+    assert differing([m.program(y, z)], Arithmetic.TFLITE) == {}
+
+
 SCALE = """
 #define EB_SINGLE_ROUNDING {single}
 #include "eb_kernels.h"

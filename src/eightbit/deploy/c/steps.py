@@ -90,7 +90,7 @@ class Builder:
         self.steps: list[Step] = []
         self.sizes: dict[str, int] = {}
         self.inputs: list[Port] = []
-        self._moved: dict[tuple[str, Shape, Order], View] = {}
+        self._moved: dict[tuple[str, Shape, Order, Order], View] = {}
 
     def info(self, name: str) -> TensorInfo:
         """Scale and zero point of a tensor of codes."""
@@ -101,7 +101,7 @@ class Builder:
         view = self.views[name]
         if order is None or view.lies(order):
             return view if order is None else replace(view, order=order)
-        key = (view.buffer, view.shape, order)
+        key = (view.buffer, view.shape, view.order, order)
         if key not in self._moved:
             copy = View(self._fresh(f"{name}.moved"), view.shape, order)
             self.sizes[copy.buffer] = copy.size
