@@ -256,6 +256,54 @@ def shaped(
     return build
 
 
+def resize(
+    shape: tuple[int, ...],
+    to: list[float] | list[int],
+    *,
+    how: str = "half_pixel",
+    rounding: str = "round_prefer_floor",
+    **attrs: object,
+) -> Build:
+    """To the nearest neighbour; `to` are scales if they are floats, sizes if they are whole."""
+
+    def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
+        g = Graph()
+        x, feed = codes_in(g, "x", rng, shape)
+        floats = isinstance(to[0], float)
+        given = g.const("to", np.array(to, np.float32 if floats else np.int64))
+        ways = {"coordinate_transformation_mode": how, "nearest_mode": rounding, **attrs}
+        ins = [x, "", given] if floats else [x, "", "", given]
+        g.output(g.op("Resize", ins, "y", *g.params["x_q"], mode="nearest", **ways))
+        return g, {"x": feed}
+
+    return build
+
+
+def split(shape: tuple[int, ...], lengths: list[int] | int, *, axis: int, other: bool = False) -> Build:
+    """`lengths` of the parts, or how many there are; with `other`, one of them has a scale of its own."""
+
+    def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
+        g = Graph()
+        x, feed = codes_in(g, "x", rng, shape)
+        count = lengths if isinstance(lengths, int) else len(lengths)
+        names = [f"y{i}" for i in range(count)]
+        if isinstance(lengths, int):
+            g.node("Split", [x], names, axis=axis, num_outputs=count)
+        else:
+            g.node("Split", [x, g.const("lengths", np.array(lengths, np.int64))], names, axis=axis)
+        s, z = g.params["x_q"]
+        for i, name in enumerate(names):
+            own = (float(np.float32(s * 1.3)), zero_of(rng)) if other and i == 1 else (s, z)
+            g.output(g.pair(name, name, *own))
+        return g, {"x": feed}
+
+    return build
+
+
+def gather(shape: tuple[int, ...], index: object, *, axis: int) -> Build:
+    return shaped("Gather", shape, [index], axis=axis)  # type: ignore[list-item]
+
+
 def concat(same: bool) -> Build:
     def build(rng: np.random.Generator) -> tuple[Graph, Feeds]:
         g = Graph()
@@ -620,6 +668,46 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("Pad edge", shaped("Pad", (2, 3, 4), [[0, 1, 2, 0, 0, 1]], mode="edge"), "Pad"),
     Row("Pad reflect, crop", shaped("Pad", (2, 5, 6), [[0, 1, 2, 0, -1, 1]], mode="reflect"), "Pad"),
+    Row("Split", split((2, 9, 5), [2, 3, 4], axis=1), "Split"),
+    Row("Split last, uneven", split((2, 3, 7), 3, axis=-1), "Split"),
+    Row("Split other", split((2, 9, 5), [2, 3, 4], axis=1, other=True), "Split"),
+    Row("Gather", gather((2, 5, 6), [3, 0, -1, 3], axis=1), "Gather"),
+    Row("Gather one", gather((2, 5, 6), 2, axis=1), "Gather"),
+    Row("Gather matrix", gather((2, 5, 6), [[0, -2, 1], [4, 4, 3]], axis=-2), "Gather"),
+    Row("Gather other", shaped("Gather", (2, 5, 6), [[5, 0]], out="other", axis=2), "Gather"),
+    Row("Tile", shaped("Tile", (2, 3, 5), [[1, 3, 2]]), "Tile"),
+    Row("Expand", shaped("Expand", (2, 1, 5, 1), [[3, 1, 4, 1, 6]]), "Expand"),
+    Row("Expand, fewer axes", shaped("Expand", (2, 1, 5), [[4, 5]]), "Expand"),
+    *(
+        Row(
+            f"DepthToSpace {mode}",
+            unary("DepthToSpace", (2, 12, 3, 4), out="same", blocksize=2, mode=mode),
+            "DepthToSpace",
+        )
+        for mode in ("DCR", "CRD")
+    ),
+    Row("SpaceToDepth", unary("SpaceToDepth", (2, 3, 4, 6), out="same", blocksize=2), "SpaceToDepth"),
+    Row(
+        "Resize twice",
+        resize((2, 3, 5, 4), [1.0, 1.0, 2.0, 2.0], how="asymmetric", rounding="floor"),
+        "Resize",
+    ),
+    Row("Resize 2.7 and 0.6", resize((2, 3, 7, 9), [1.0, 1.0, 2.7, 0.6]), "Resize"),
+    *(
+        Row(
+            f"Resize {how} {rounding}",
+            resize((1, 2, 7, 10), [1, 2, 17, 6], how=how, rounding=rounding),
+            "Resize",
+        )
+        for how in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+        for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+    ),
+    Row("Resize one axis", resize((2, 3, 8), [20], axes=[2]), "Resize"),
+    Row("ReduceMax", shaped("ReduceMax", (2, 5, 4, 3), [[2, 3]], keepdims=1), "ReduceMax"),
+    Row("ReduceMax apart", shaped("ReduceMax", (2, 5, 4, 3), [[-1, 1]], keepdims=0), "ReduceMax"),
+    Row("ReduceMax other", shaped("ReduceMax", (2, 5, 4), [[1]], out="other", keepdims=0), "ReduceMax"),
+    Row("ReduceMax all", unary("ReduceMax", (5, 4), out="same"), "ReduceMax"),
+    Row("GlobalMaxPool", unary("GlobalMaxPool", (2, 5, 4, 3), out="same"), "GlobalMaxPool"),
     Row("requantize", requantize, "QLinearAdd"),
     Row("borders", borders, "QuantizeLinear"),
     Row("one tensor, two readers", residual, "QLinearAdd"),

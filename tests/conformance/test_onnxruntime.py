@@ -41,6 +41,33 @@ def test_engine_equals_onnxruntime(row: Row) -> None:
             np.testing.assert_array_equal(found[name], output, err_msg=name)
 
 
+CARRIED = (
+    "Split",
+    "Gather",
+    "Tile",
+    "Expand",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Resize",
+    "ReduceMax",
+    "GlobalMaxPool",
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.name.split(",")[0].split()[0] in CARRIED and "other" not in row.name],
+    ids=lambda row: row.name,
+)
+def test_what_carries_codes_does_so_in_onnxruntime(row: Row) -> None:
+    """From the float graph on: no QuantizeLinear is left but that of the input."""
+    graph, feeds = row.build(np.random.default_rng(0))
+    q = eb.quantize(eb.load(graph.float_proto()), [feeds], eb.Recipe.plain())
+    assert not eb.inspect(q).islands
+    ops = [op for op, _ in optimized_ops(q.ir)]
+    assert ops.count("QuantizeLinear") == len(feeds)
+
+
 FLOOR_DB = 20
 SMALL_PROBABILITIES = {"Softmax 1000": 5}  # most of a thousand classes lie below one code of 1/255
 

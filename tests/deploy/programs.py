@@ -275,6 +275,21 @@ def _pad(m: Maker, x: str) -> str:
     return m.op(p.Pad, [x], m.tensors[x], pads, mode, int(rng.integers(-128, 128)))
 
 
+def _take(m: Maker, x: str) -> str:
+    rng, shape = m.rng, m.shapes[x]
+    axis = int(rng.integers(-len(shape), len(shape)))
+    n, lengths = shape[axis], [(), (5,), (2, 3)] if len(shape) < 5 else [(4,)]
+    index = rng.integers(-n, n, lengths[int(rng.integers(len(lengths)))])
+    return m.op(p.Take, [x], m.tensors[x], axis, np.asarray(index, np.int64))
+
+
+def _largest(m: Maker, x: str) -> str | None:
+    rng, rank = m.rng, len(m.shapes[x])
+    axes = tuple(sorted(int(a) for a in rng.permutation(rank)[: int(rng.integers(1, rank + 1))]))
+    keep = bool(len(axes) == rank or rng.random() < 0.5)
+    return m.op(p.ReduceMax, [x], m.tensors[x], axes, keep)
+
+
 STEPS = (
     _conv,
     _conv,
@@ -293,4 +308,6 @@ STEPS = (
     _shape,
     _slice,
     _pad,
+    _take,
+    _largest,
 )

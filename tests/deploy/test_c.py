@@ -63,6 +63,9 @@ def test_every_row_of_the_conformance_table(arithmetic: Arithmetic, flags: tuple
     reasons = {
         "to float": "its accumulators leave as float",
         "3D": "its window has 3 axes, C has kernels for one and two",
+        **dict.fromkeys(
+            ("SpaceToDepth", "GlobalMaxPool"), "it computes in float"
+        ),  # until `prepare` has seen it
     }
     assert all(
         any(key in name and why in text for key, why in reasons.items()) for name, text in refused.items()

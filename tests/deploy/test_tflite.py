@@ -74,6 +74,7 @@ REASONS = {
     "to float": "its accumulators leave as float",
     **dict.fromkeys(("include 0", "AveragePool ceil"), "a mean that leaves out padding"),
     "3D": "its window has 3 axes",
+    **dict.fromkeys(("SpaceToDepth", "GlobalMaxPool"), "it computes in float"),  # until `prepare` has seen it
     "MaxPool dilated": "its windows have gaps",
     "Pad edge": "has no padding 'edge'",
     "Softmax 1000": "stops where exponentials sum to 512",

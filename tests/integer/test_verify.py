@@ -59,6 +59,18 @@ def test_a_sound_program_passes() -> None:
         ),
         (with_op(tiny(), 1, bias=np.zeros(2, np.int64)), "fc: bias is int64, not int32"),
         (
+            replace(
+                tiny(),
+                ops=(
+                    tiny().ops[0],
+                    p.Take("pick", ("x_q",), ("y_q",), 1, np.zeros(2, np.int32)),
+                    tiny().ops[2],
+                ),
+                tensors=dict.fromkeys(("x_q", "y_q"), tiny().tensors["x_q"]),
+            ),
+            "pick: its index is int32, not int64",
+        ),
+        (
             with_op(tiny(), 1, bias=np.zeros(3, np.int32)),
             "fc: bias has shape (3,); there are 2 output channels",
         ),

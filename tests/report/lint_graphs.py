@@ -251,9 +251,6 @@ QUANTIZED = (
     Case(
         "a maximum over axes",
         around("ReduceMax <keepdims=1> (m, axes)", axes=np.array([2], np.int64)),
-        floats=T,
-        refused=T,
-        **in_lite("t"),
     ),
     Case(
         "a norm",
@@ -265,8 +262,6 @@ QUANTIZED = (
     Case(
         "a size that grows",
         around('Resize <mode="nearest"> (m, , s)', s=TWICE),
-        refused=T,
-        **in_lite("t"),
     ),
     Case(
         "a size that grows between neighbours",

@@ -206,3 +206,37 @@ def test_sums_are_exact_for_any_weights_that_may_be_learned(bits: int, wide: boo
     module = eb.trainable(model, np.ones((4, 1024), np.float32), eb.Recipe(weights=eb.Weights(bits=bits)))
     forward = Forward(module.plan, TorchOps(), module.numbers(), exact=True)
     assert [forward.wide(op) for op in module.plan.program.ops if hasattr(op, "weight")] == [wide]
+
+
+MOVED = """
+    a, b = Split <axis=1> (c, n)
+    u = Resize <mode="nearest"> (a, , s)
+    t = Tile (b, r)
+    m = Concat <axis=1> (u, t)
+    d = DepthToSpace <blocksize=2> (m)
+    g = Gather <axis=1> (d, i)
+    h = ReduceMax (g, k)
+    e = Expand (h, z)
+    y = Conv (e, v)
+"""
+
+
+def test_what_carries_codes_carries_steps_and_gradients():
+    """A network of moves: the codes of the engines, and a gradient for the layer before them."""
+    constants = {
+        "n": np.array([4, 4]),
+        "s": np.array([1, 1, 2, 2], np.float32),
+        "r": np.array([1, 1, 2, 2]),
+        "i": np.array([1, 0, 1]),
+        "k": np.array([2, 3]),
+        "z": np.array([1, 3, 2, 2]),
+    }
+    weights = {"w": normal(8, 3, 3, 3), "v": normal(2, 3, 1, 1, seed=1)}
+    text = f"g (float[N,3,6,6] x) => (float[N,B,C,D] y) {{ c = Conv (x, w) {MOVED} }}"
+    x = normal(8, 3, 6, 6, seed=2)
+    q = eb.quantize(eb.load(parse(text, **constants, **weights)), x, eb.Recipe.plain())
+    assert not eb.inspect(q).islands
+    module = eb.trainable(q)
+    assert_same_codes(module, q, x)
+    module.train()(torch.from_numpy(x)).square().sum().backward()
+    assert all(torch.any(weight.grad != 0) for weight in module.parameters() if weight.ndim > 1)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.errors import EngineError, MissingExtra
-from eightbit.graph.forms import Form, ops
+from eightbit.graph.forms import Form, carried, ops
 from eightbit.graph.model import bypass, constant, fixed_shape, is_op, title
 from eightbit.graph.run import check_threads, to_bytes
 
@@ -64,7 +64,7 @@ def coded_once(qdq: ir.Model) -> ir.Model:
         if is_op(node, "DequantizeLinear") and fixed_shape(node.inputs[1]) == ():
             steps[made] = node.inputs[1:]
         elif is_op(node, *ops(Form.MOVE)) and source in steps:
-            steps[made] = steps[source]
+            steps.update(dict.fromkeys(carried(node), steps[source]))
         elif is_op(node, "QuantizeLinear") and source is not None and steps.get(source) == node.inputs[1:]:
             for reader, _ in list(made.uses()):
                 if is_op(reader, "DequantizeLinear") and reader.inputs[1:] == steps[source]:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import TINY
+from eightbit.graph import moves
 from eightbit.graph.embeddings import float_table
 from eightbit.graph.model import attribute, constant, dims, fixed_shape, input_at, ints, is_op, rank
 from eightbit.graph.windows import window
@@ -50,7 +51,7 @@ class Row:
 
 def form_of(node: ir.Node) -> Form:
     """The form of a node that has one (`refusal` is None)."""
-    if node.op_type == "Gather":
+    if float_table(node) is not None:
         return Form.TABLE
     form = ROWS[node.op_type].form
     assert form is not None
@@ -66,14 +67,18 @@ def refusal(node: ir.Node) -> str | None:
         return NO_FORM
     if row.form is None or row.form is Form.FUNCTION:
         return row.refusal(node) or NO_FORM
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+    if node.op_type in SEVERAL:
+        if any(not value.name or not (value.uses() or value.is_graph_output()) for value in node.outputs):
+            return "one of its outputs is left out"
+    elif any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         return "its second output is used"
     if not node.outputs[0].name:
         return "its first output is left out"
     if any(value is not None and value.dtype not in (None, ir.DataType.FLOAT) for value in _data(node)):
         return "its data are not float32"
     if not list(activations(node)):
-        return "all its inputs are constant"
+        fixed = all(fixed_shape(value) is not None for value in node.inputs if value is not None)
+        return "all its inputs are constant" if fixed else "what it reads from is constant"
     opset = node.graph.opset_imports.get("", row.since) if isinstance(node.graph, ir.Graph) else row.since
     if opset < row.since:
         return f"{node.op_type} of opset {opset}; from {row.since} on it has an integer form"
@@ -105,6 +110,11 @@ def activations(node: ir.Node) -> Iterator[ir.Value]:
     for value in _data(node):
         if value is not None and fixed_shape(value) is None:
             yield value
+
+
+def carried(move: ir.Node) -> tuple[ir.Value, ...]:
+    """The outputs of a move that hold codes of its first input."""
+    return tuple(move.outputs if move.op_type in SEVERAL else move.outputs[:1])
 
 
 def clamp_bounds(clamp: ir.Node) -> tuple[float, float]:
@@ -208,6 +218,16 @@ def _pad(node: ir.Node) -> str | None:
     return "its pads are not constant, or the rank is unknown" if unknown else _operands("pads")(node)
 
 
+def _known(read: Callable[[ir.Node], object]) -> Callable[[ir.Node], str | None]:
+    """The refusal of ops that are what `read` (`graph.moves`) says of them."""
+
+    def refuse(node: ir.Node) -> str | None:
+        found = read(node)
+        return found if isinstance(found, str) else None
+
+    return refuse
+
+
 def _transposed_conv(node: ir.Node) -> str:
     return "ONNX Runtime has no integer kernel for it"
 
@@ -266,11 +286,20 @@ ROWS: Mapping[str, Row] = {
     "Unsqueeze": Row(Form.MOVE, _operands("axes"), since=13),
     "Slice": Row(Form.MOVE, _operands("bounds"), since=10),
     "Pad": Row(Form.MOVE, _pad, since=11),
+    "Split": Row(Form.MOVE, _known(moves.parts), since=13),
+    "Gather": Row(Form.MOVE, _known(moves.picks)),
+    "Tile": Row(Form.MOVE, _known(moves.picks), since=6),
+    "Expand": Row(Form.MOVE, _known(moves.picks)),
+    "Resize": Row(Form.MOVE, _known(moves.picks), since=11),
+    "DepthToSpace": Row(Form.MOVE, _known(moves.blocks)),
+    "ReduceMax": Row(Form.MOVE, _known(moves.reduced), since=18),
     "Relu": Row(Form.CLAMP),
     "Clip": Row(Form.CLAMP, _operands("bounds"), since=11),
     **dict.fromkeys(_FUNCTIONS, Row(Form.FUNCTION)),
 }
-"""By op type. A Gather that picks rows of a large constant matrix (`graph.embeddings`) is a table, and in no row."""
+"""By op type. A Gather that picks rows of a large constant matrix (`graph.embeddings`) is a table instead."""
+SEVERAL = ("Split",)
+"""Moves with several outputs of codes."""
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 ELEMENTWISE = frozenset({*_FUNCTIONS, "Add", "Mul", "Sigmoid", "LeakyRelu", "Relu", "Clip"})

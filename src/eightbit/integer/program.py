@@ -274,6 +274,25 @@ class Pad(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Take(Op):
+    """The codes at the places `index` along `axis`, as `numpy.take`; int64, of any rank, which takes the axis's place.
+
+    What picks or repeats along axes is this: Gather, Tile, Expand, Resize to the nearest neighbour.
+    """
+
+    axis: int
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ReduceMax(Op):
+    """The largest code over `axes`, sorted and not negative; they stay with length 1 if `keep`."""
+
+    axes: tuple[int, ...]
+    keep: bool
+
+
+@dataclass(frozen=True, eq=False)
 class FloatIsland(Op):
     """A part of the network left in float: `model` is an ONNX file of `nodes`, float tensors in and out.
 

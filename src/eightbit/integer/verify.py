@@ -159,6 +159,13 @@ def _embedding(op: p.Op, program: p.Program) -> Iterator[str]:
         yield f"its scales are {op.scale.dtype} {op.scale.shape}, not float32 ({len(op.table)},)"
 
 
+def _take(op: p.Op, program: p.Program) -> Iterator[str]:
+    assert isinstance(op, p.Take)
+    yield from _same_scale(op, program)
+    if op.index.dtype != np.int64:
+        yield f"its index is {op.index.dtype}, not int64"
+
+
 def _nothing(op: p.Op, program: p.Program) -> Iterator[str]:
     yield from ()
 
@@ -172,7 +179,11 @@ _CHECKS: dict[type[p.Op], Callable[[p.Op, p.Program], Iterator[str]]] = {
     p.Concat: _concat,
     p.Embedding: _embedding,
     **dict.fromkeys(
-        (p.MaxPool, p.Reshape, p.ReshapeTo, p.Flatten, p.Squeeze, p.Unsqueeze, p.Transpose, p.Slice, p.Pad),
+        (
+            *(p.MaxPool, p.Reshape, p.ReshapeTo, p.Flatten, p.Squeeze, p.Unsqueeze, p.Transpose, p.Slice),
+            *(p.Pad, p.ReduceMax),
+        ),
         _same_scale,
     ),
+    p.Take: _take,
 }

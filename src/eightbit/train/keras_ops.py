@@ -99,6 +99,9 @@ class KerasOps:
         windows = [x[:, :, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i, j in starts]
         return reduce(tf.maximum, windows)
 
+    def highest(self, x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+        return tf.reduce_max(x, tuple(axes), keepdims=keep)
+
     def totals(self, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
         if len(kernel) == 1:
             return self.totals(x[:, :, None], (1, *kernel), (1, *strides))[:, :, 0]

@@ -75,6 +75,14 @@ def _pad(run: Run, op: p.Pad, x: Tensor) -> Tensor:
     return run.ops.padded(x[cut], widths, op.mode, float(op.value - run.grid(op.inputs[0]).zero_point))
 
 
+def _take(run: Run, op: p.Take, x: Tensor) -> Tensor:
+    return run.ops.taken(x, op.index, op.axis)
+
+
+def _reduce_max(run: Run, op: p.ReduceMax, x: Tensor) -> Tensor:
+    return run.ops.highest(x, op.axes, op.keep)
+
+
 MOVES: dict[type[p.Op], Callable[..., Tensor]] = {
     p.Reshape: _reshape,
     p.ReshapeTo: _reshape_to,
@@ -84,4 +92,6 @@ MOVES: dict[type[p.Op], Callable[..., Tensor]] = {
     p.Transpose: _transpose,
     p.Slice: _slice,
     p.Pad: _pad,
+    p.Take: _take,
+    p.ReduceMax: _reduce_max,
 }

@@ -70,6 +70,9 @@ class Ops(Protocol):
     ) -> Tensor:
         """The largest of each window, without padding."""
 
+    def highest(self, x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+        """The largest over `axes`, which stay with length 1 if `keep`."""
+
     def totals(self, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
         """The sum of each window, without padding."""
 

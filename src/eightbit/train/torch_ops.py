@@ -75,6 +75,9 @@ class TorchOps:
         function = {1: f.max_pool1d, 2: f.max_pool2d, 3: f.max_pool3d}[len(kernel)]
         return function(x, tuple(kernel), tuple(strides), 0, tuple(dilations))
 
+    def highest(self, x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+        return x.amax(tuple(axes), keepdim=keep)
+
     def totals(self, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> Tensor:
         if len(kernel) == 1:
             return self.totals(x[..., None, :], (1, *kernel), (1, *strides))[..., 0, :]

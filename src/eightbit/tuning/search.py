@@ -27,7 +27,7 @@ from eightbit.data.feeds import batches
 from eightbit.data.labelled import Labelled
 from eightbit.data.replay import bounded, once
 from eightbit.errors import CalibrationError
-from eightbit.graph.forms import Form, ops
+from eightbit.graph.forms import Form, carried, ops
 from eightbit.graph.save import file_bytes
 from eightbit.model import Model, with_data
 from eightbit.quant.choose.recipe import Recipe
@@ -265,7 +265,7 @@ def touched_by(staged: Stage, found: Sensitivity) -> dict[str, frozenset[str]]:
         for node in (use.node for use in value.uses()):
             names |= {str(node.name)} & layers
             if node.op_type in ops(Form.MOVE):
-                names |= ahead[node.outputs[0]]
+                names.update(*(ahead[out] for out in carried(node)))
         return frozenset(names)
 
     for node in reversed(list(graph)):

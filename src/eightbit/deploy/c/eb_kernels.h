@@ -522,6 +522,33 @@ static inline void eb_move(const eb_move_t *p, const int8_t *x, int8_t *y) {
 }
 
 typedef struct {
+    const int32_t *index; /* of `count` places */
+    int32_t outer, length, count, inner;
+} eb_take_t;
+
+/* y[o][i] = x[o][index[i]], rows of `inner` codes, `length` of them for each o. */
+static inline void eb_take(const eb_take_t *p, const int8_t *x, int8_t *y) {
+    for (int32_t o = 0; o < p->outer; o++, x += p->length * p->inner)
+        for (int32_t i = 0; i < p->count; i++, y += p->inner)
+            (void)memcpy(y, x + p->index[i] * p->inner, (size_t)p->inner);
+}
+
+typedef struct {
+    int32_t outer, count, inner;
+} eb_reduce_max_t;
+
+/* The largest of x[o][0], x[o][1], ... in each of `inner` places. */
+static inline void eb_reduce_max(const eb_reduce_max_t *p, const int8_t *x, int8_t *y) {
+    for (int32_t o = 0; o < p->outer; o++, y += p->inner) {
+        (void)memcpy(y, x, (size_t)p->inner);
+        x += p->inner;
+        for (int32_t i = 1; i < p->count; i++, x += p->inner)
+            for (int32_t j = 0; j < p->inner; j++)
+                if (x[j] > y[j]) y[j] = x[j];
+    }
+}
+
+typedef struct {
     int32_t count, value;
 } eb_fill_t;
 

@@ -199,6 +199,41 @@ def pad(op: p.Pad, b: Builder) -> None:
     b.add(op.name, (x,), y, [*([fill] if outside else []), *_boxes(op, b, x, y, index)])
 
 
+def take(op: p.Take, b: Builder) -> None:
+    """Places along an axis, by their numbers."""
+    rank, flat = len(b.shapes[op.inputs[0]]), op.index.reshape(-1)
+    x = b.read(op.inputs[0], None if op.index.ndim == 1 else in_order(rank))
+    axis = op.axis % rank
+    place, length = x.order.index(axis), x.shape[axis]
+    y = b.make(op.outputs[0], x.order if op.index.ndim == 1 else in_order(len(b.shapes[op.outputs[0]])))
+    fields: dict[str, Any] = {
+        "index": (flat % length).astype(np.int32),
+        "outer": int(np.prod(x.laid[:place])),
+        "length": length,
+        "count": flat.size,
+        "inner": int(np.prod(x.laid[place + 1 :])),
+    }
+    b.add(op.name, (x,), y, (Call("take", fields, (x.buffer, y.buffer)),))
+
+
+def reduce_max(op: p.ReduceMax, b: Builder) -> None:
+    """The largest over axes that lie side by side; others are brought together first."""
+    x = b.read(op.inputs[0])
+    kept = tuple(axis for axis in x.order if axis not in op.axes)
+    places = [i for i, axis in enumerate(x.order) if axis in op.axes]
+    if any(x.shape[axis] > 1 for axis in x.order[places[0] : places[-1]] if axis in kept):
+        x = b.read(op.inputs[0], (*kept, *op.axes))
+        places = list(range(len(kept), len(x.order)))
+    order = x.order if op.keep else tuple(sorted(kept).index(axis) for axis in kept)
+    y = b.make(op.outputs[0], order)
+    fields: dict[str, Any] = {
+        "outer": int(np.prod(x.laid[: places[0]])),
+        "count": int(np.prod([x.shape[axis] for axis in op.axes])),
+        "inner": int(np.prod(x.laid[places[-1] + 1 :])),
+    }
+    b.add(op.name, (x,), y, (Call("reduce_max", fields, (x.buffer, y.buffer)),))
+
+
 def _boxes(op: p.Op, b: Builder, x: View, y: View, index: Sequence[NDArray[np.integer]]) -> list[Call]:
     """Moves that make `y[i, j, ...] = x[index[0][i], index[1][j], ...]`; places of index -1 are left alone."""
     calls = []
@@ -234,4 +269,6 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
     p.Transpose: transpose,
     p.Slice: slice_,
     p.Pad: pad,
+    p.Take: take,
+    p.ReduceMax: reduce_max,
 }

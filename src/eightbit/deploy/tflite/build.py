@@ -22,7 +22,7 @@ from eightbit.integer.program import TensorInfo
 
 FLOAT = np.dtype(np.float32)
 WINDOWED = (p.Conv, p.MaxPool, p.AveragePool, p.GlobalAveragePool)
-LAYOUT_FREE = (p.Lookup, p.Add, p.Mul, p.Concat, p.Slice, p.Pad)
+LAYOUT_FREE = (p.Lookup, p.Add, p.Mul, p.Concat, p.Slice, p.Pad, p.Take)
 
 
 class Builder:

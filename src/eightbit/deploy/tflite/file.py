@@ -70,7 +70,7 @@ OPERATORS: dict[str, tuple[str, int, str]] = {
     "POW": ("", 1, "1.10.0"),
     "PRELU": ("", 1, "1.8.0"),
     "QUANTIZE": ("QuantizeOptions", 2, "1.15.0"),
-    "REDUCE_MAX": ("ReducerOptions", 1, "1.11.0"),
+    "REDUCE_MAX": ("ReducerOptions", 2, "1.14.0"),
     "REDUCE_MIN": ("ReducerOptions", 1, "1.11.0"),
     "REDUCE_PROD": ("ReducerOptions", 1, "1.11.0"),
     "RELU": ("", 2, "2.1.0"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eightbit.deploy.layout.views import View
+from eightbit.deploy.layout.views import View, in_order
 from eightbit.deploy.tflite.build import Builder, merged
 from eightbit.errors import ExportError
 from eightbit.integer import program as p
@@ -79,6 +79,25 @@ def pad(op: p.Pad, b: Builder, number: float | None = None) -> None:
     lengths = tuple(int(np.prod([kept.laid[place] for place in group])) for group in groups)
     pads = ends[[group[0] for group in groups]]
     b.pad(b.of_shape(source, lengths), pads, value if op.mode == "constant" else None, y.buffer)
+
+
+def take(op: p.Take, b: Builder) -> None:
+    """GATHER: places along an axis, by their numbers."""
+    rank = len(b.shapes[op.inputs[0]])
+    x = b.read(op.inputs[0], None if op.index.ndim == 1 else in_order(rank))
+    axis = op.axis % rank
+    y = b.make(op.outputs[0], x.order if op.index.ndim == 1 else in_order(len(b.shapes[op.outputs[0]])))
+    index = b.constant((op.index % x.shape[axis]).astype(np.int32))
+    b.add("GATHER", (b.laid(x), index), y.buffer, axis=x.order.index(axis), batchDims=0)
+
+
+def reduce_max(op: p.ReduceMax, b: Builder) -> None:
+    """REDUCE_MAX over the axes where they lie."""
+    x = b.read(op.inputs[0])
+    kept = [axis for axis in x.order if axis not in op.axes]
+    y = b.make(op.outputs[0], x.order if op.keep else tuple(sorted(kept).index(axis) for axis in kept))
+    places = np.array(sorted(x.order.index(axis) for axis in op.axes), np.int32)
+    b.add("REDUCE_MAX", (b.laid(x), b.constant(places)), y.buffer, keepDims=op.keep)
 
 
 def strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:

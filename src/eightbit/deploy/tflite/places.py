@@ -13,7 +13,7 @@ from eightbit.deploy.tflite.layers import raised
 from eightbit.graph.model import attribute, constant, input_at
 from eightbit.graph.names import Names
 from eightbit.integer import program as p
-from eightbit.integer.lower import rules
+from eightbit.integer.lower.movement import pad as lower_pad
 
 
 def gather(op: FloatNode, b: Builder) -> None:
@@ -51,7 +51,7 @@ def batches(node: ir.Node) -> str | None:
 
 def pad(op: FloatNode, b: Builder) -> None:
     """More numbers around, of any value; codes have only zero."""
-    made = rules.pad(op.node, Floats(Names(), Names()))
+    made = lower_pad(op.node, Floats(Names(), Names()))
     value = constant(input_at(op.node, 2))
     assert (
         not isinstance(made, str) and isinstance(made[0], p.Pad) and value is not None

@@ -14,7 +14,7 @@ from eightbit.deploy.tflite.elementwise import broadcast
 from eightbit.deploy.tflite.floats import float_node
 from eightbit.deploy.tflite.islands import FloatNode
 from eightbit.deploy.tflite.layers import conv, gemm, gemm_to_float, matmul, mean, pool
-from eightbit.deploy.tflite.movement import concat, pad, slice_
+from eightbit.deploy.tflite.movement import concat, pad, reduce_max, slice_, take
 from eightbit.deploy.tflite.tables import lookup
 from eightbit.integer import program as p
 from eightbit.integer.engine.softmax import FIXED_SCALE, check_depth
@@ -120,6 +120,8 @@ RULES: Mapping[type[p.Op], Callable[[Any, Builder], None]] = {
     p.Transpose: transpose,
     p.Slice: slice_,
     p.Pad: pad,
+    p.Take: take,
+    p.ReduceMax: reduce_max,
     FloatNode: float_node,
 }
 

@@ -48,6 +48,8 @@ KERNELS: dict[type[p.Op], Callable[..., Kernel]] = {
     p.Transpose: movement.transpose,
     p.Slice: movement.slice_,
     p.Pad: movement.pad,
+    p.Take: movement.take,
+    p.ReduceMax: movement.reduce_max,
 }
 """What makes the function of each operation; a `FloatIsland` is run by the caller's runner instead."""
 

@@ -1,4 +1,4 @@
-"""Operations that carry codes from place to place and change none."""
+"""Operations that carry codes from place to place and change none, or keep the largest of some."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from eightbit.integer.program import (
     Flatten,
     Pad,
     Program,
+    ReduceMax,
     Reshape,
     ReshapeTo,
     Slice,
     Squeeze,
+    Take,
     Transpose,
     Unsqueeze,
 )
@@ -98,6 +100,16 @@ def pad(op: Pad, program: Program, arithmetic: Arithmetic) -> Move:
         return np.pad(cropped, widths, mode=modes[op.mode])  # type: ignore[call-overload]
 
     return apply
+
+
+def take(op: Take, program: Program, arithmetic: Arithmetic) -> Move:
+    """ONNX Gather, and what else picks or repeats places along an axis."""
+    return lambda q: np.take(q, op.index, axis=op.axis)
+
+
+def reduce_max(op: ReduceMax, program: Program, arithmetic: Arithmetic) -> Move:
+    """ONNX ReduceMax; the largest code stands for the largest number."""
+    return lambda q: q.max(axis=op.axes, keepdims=op.keep)
 
 
 def concat(op: Concat, program: Program, arithmetic: Arithmetic) -> Callable[..., Codes]:

@@ -22,8 +22,9 @@ from eightbit.integer import program as p
 from eightbit.integer.lower.codes import CodeTensors
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.lower.embeddings import embeddings
+from eightbit.integer.lower.ends import requantize_table
 from eightbit.integer.lower.islands import find_islands
-from eightbit.integer.lower.rules import RULES, clip_codes, requantize_table
+from eightbit.integer.lower.rules import RULES, clip_codes
 from eightbit.integer.verify import verify
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from eightbit.errors import QuantizationError
-from eightbit.graph.forms import NO_FORM, Form, activations, clamp_bounds
+from eightbit.graph.forms import NO_FORM, Form, activations, carried, clamp_bounds
 from eightbit.graph.functions import function_roots
 from eightbit.graph.model import is_op, sole_consumer
 from eightbit.quant.choose.capable import Capable
@@ -121,7 +121,7 @@ class _Draft:
         elif form is Form.MOVE:
             self.moves.append(node)
             if _name(node.inputs[0]) in self.computed:
-                self.computed.add(out)
+                self.computed.update(map(_name, carried(node)))
         elif form is Form.CLAMP:
             before = self._absorber(node)
             if before is None or any(
@@ -212,9 +212,8 @@ class _Draft:
 
     def _is_read(self, node: ir.Node, serving: set[str]) -> bool:
         """Whether codes that `node` writes are read by one `serving`, or leave the graph as codes."""
-        value = node.outputs[0]
-        given = value.is_graph_output() and _name(node) in self.can.forms
-        return given or any(_name(use.node) in serving for use in value.uses())
+        given = any(value.is_graph_output() for value in node.outputs) and _name(node) in self.can.forms
+        return given or any(_name(use.node) in serving for value in node.outputs for use in value.uses())
 
     def finished(self) -> Placement:
         """Settle what depends on nodes further down: outputs that may stay in float, clamps and moves left alone."""
@@ -227,10 +226,10 @@ class _Draft:
             else:
                 self.islands.append(Island(_name(node), node.op_type, "its input is in float"))
         sources = _spread(set(sources), self.moves)
-        carried = [node for node in self.moves if _name(node.inputs[0]) in sources]
-        left = [node for node in self.moves if node not in carried and _is_float(node.inputs[0])]
+        moved = [node for node in self.moves if _name(node.inputs[0]) in sources]
+        left = [node for node in self.moves if node not in moved and _is_float(node.inputs[0])]
         self.islands.extend(Island(_name(node), node.op_type, "its input is in float") for node in left)
-        carried_names = tuple(_name(node) for node in carried)
+        carried_names = tuple(_name(node) for node in moved)
         return Placement(
             tuple(self.layers),
             tuple(self.integer),
@@ -289,12 +288,11 @@ def _spread(marked: set[str], moves: list[ir.Node]) -> dict[str, str]:
             name = parent[name]
         return name
 
-    for node in moves:  # topological order: the first tensor of a chain becomes its root
-        parent[root(_name(node.outputs[0]))] = root(_name(node.inputs[0]))
+    pairs = [(node.inputs[0], value) for node in moves for value in carried(node)]
+    for source, value in pairs:  # topological order: the first tensor of a chain becomes its root
+        parent[root(_name(value))] = root(_name(source))
     roots = {root(name) for name in marked}
-    tensors = dict.fromkeys(
-        name for node in moves for name in (_name(node.inputs[0]), _name(node.outputs[0]))
-    )
+    tensors = dict.fromkeys(_name(value) for pair in pairs for value in pair)
     return {name: root(name) for name in [*sorted(marked), *tensors] if root(name) in roots}
 
 
