@@ -159,3 +159,24 @@ def test_the_largest_is_not_cut_off_where_it_alone_is_read():
         model = network(f"a = Conv (x, w) s = Mul (a, a) m = {last} (s) y = Conv (m, w)", w=w)
         _, _, params = quantize_graph(model, x, Recipe(activations=Activations(bits=4), equalize=False))
         assert (dequantize(15, params["a"]) > 39) == kept
+
+
+@pytest.mark.parametrize(
+    ("body", "coded"),
+    [
+        ("b = Mul (x, half) c = Add (b, one) l = LayerNormalization (c, ones) y = Conv (l, w)", ["l", "y"]),
+        ("b = Mul (x, half) c = Add (b, one) y = Conv (c, w)", ["c", "x", "y"]),
+        (
+            "b = Mul (x, half) c = Add (b, one) l = LayerNormalization (c, ones) a = Conv (b, w) y = Add (a, l)",
+            ["a", "b", "l", "x", "y"],
+        ),
+    ],
+)
+def test_a_function_that_only_float_nodes_read_gives_its_input_no_codes(body, coded):
+    constants = {"w": normal(4, 4, 1, 1), "one": np.float32(1), "half": np.float32(0.5), "ones": np.ones(8)}
+    constants["ones"] = constants["ones"].astype(np.float32)
+    q, placement, params = quantize_graph(network(body, **constants), DATA, Recipe.plain())
+    assert sorted(params) == coded
+    told = {i.node for i in placement.islands if "only float nodes read it" in i.reason}
+    assert told == ({"c"} | ({"b"} - {*coded}) if "l" in coded else set())
+    assert_engines_agree(q)

@@ -190,15 +190,15 @@ class _Draft:
         return producer if name in self.layers or name in self.integer else None
 
     def unread(self) -> dict[str, str]:
-        """Ops on activations whose codes only float nodes would read, with the reason: they save nothing, and round.
+        """Ops on activations and functions whose codes only float nodes would read, with the reason: they only round.
 
         A product of two tensors saves time all the same, a pool moves fewer bytes, and a sum is judged by what it holds
         (`strained_sums`).
         """
         ops = {_name(node): node.op_type for node in self.can.model.graph}
         apart = {name for name in self.integer if ops[name] in USEFUL}
-        idle = ({*self.integer} - apart) | {_name(node) for node in self.clamps}
-        through = idle | {*self.absorbed, *self.functions, *map(_name, self.moves), *map(_name, self.roots)}
+        idle = ({*self.integer} - apart) | {*self.functions, *map(_name, self.clamps)}
+        through = idle | {*self.absorbed, *map(_name, self.moves), *map(_name, self.roots)}
         serving = self._serving({*self.layers, *apart}, through)
         return dict.fromkeys(idle - serving, UNREAD)
 
