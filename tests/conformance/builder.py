@@ -101,7 +101,8 @@ class Graph:
     def float_proto(self) -> onnx.ModelProto:
         """The graph without a code in it: activations as they are, weights and biases as the numbers they stand for.
 
-        Each input is doubled first, by an addition: what only carries codes must find some.
+        Each input is doubled first, by an addition: what only carries codes must find some. That sum leaves the graph,
+        too, for codes that nothing reads are not made.
         """
         kept = [n for n in self.nodes if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
         renamed = {v.name: f"{v.name}_doubled" for v in self.inputs}
@@ -118,6 +119,9 @@ class Graph:
         outputs = [
             helper.make_tensor_value_info(self.floats.get(o.name, o.name), TensorProto.FLOAT, None)
             for o in self.outputs
+        ]
+        outputs += [
+            helper.make_tensor_value_info(twice, TensorProto.FLOAT, None) for twice in renamed.values()
         ]
         read = {name for node in nodes for name in node.input}
         weights = [numpy_helper.from_array(array, name) for name, array in self.numbers.items()]
