@@ -8,6 +8,7 @@ between pages lead to the place in the file, and what is folded away stays out b
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from tests.site.chromium import Chromium  # noqa: E402
 from tests.site.test_pages import PAGES  # noqa: E402
 
 CHAPTERS = [name for name in PAGES if not name.startswith("book/api/")]
-WITHOUT = "script, link, .headerlink, .copybtn, .controls, details.hide, #how-few-bits, #paths, #demo-status"
+FRONT = "#how-few-bits, #three-ways-through, #demo-status"
+WITHOUT = f"script, link, .headerlink, .copybtn, .controls, details.hide, {FRONT}"
 """What paper cannot do."""
 STYLE = """
 @page { size: A4; margin: 18mm 15mm; }
@@ -36,12 +38,15 @@ main.bd-content { display: block; }
 article.bd-article { padding: 0; break-before: page; }
 article.bd-article:first-child { break-before: auto; }
 h1 { font-size: 22pt; } h2 { font-size: 15pt; } h3 { font-size: 12pt; }
-h1, h2, h3, .admonition-title { break-after: avoid; }
+h1, h2, h3, dt, .admonition-title { break-after: avoid; }
 pre { white-space: pre-wrap; overflow: visible; font-size: 7.5pt; line-height: 1.35; }
 img, figure, table, .diagram, mjx-container[display="true"] { break-inside: avoid; }
-img { max-width: 100%; max-height: 230mm; object-fit: contain; }
+img { width: auto !important; height: auto !important; max-width: 100% !important; max-height: 150mm; }
+.diagram img { max-height: 100mm; } /* half a page: a diagram that does not fit leaves the rest of its page empty */
 table, .cell_output { overflow: visible !important; max-width: 100%; font-size: 8.5pt; }
 .photographs { display: grid; grid-template-columns: repeat(4, 1fr); }
+.answer { margin: 0; }
+.answer::before { content: attr(data-kind) ": "; }
 """
 FOOTER = """<div style="width: 100%; text-align: center; font: 8px sans-serif"><span class="pageNumber"></span></div>"""
 
@@ -113,7 +118,31 @@ def printed(browser: Chromium, site: Path, names: Sequence[str]) -> bytes:
             headerTemplate="<span></span>",
             footerTemplate=FOOTER,
         )
-        return b64decode(made["data"])
+        texts = tab.run("""[...document.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(heading => {
+          const walk = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT), found = [];
+          while (walk.nextNode()) found.push(walk.currentNode.data);
+          return found;
+        })""")
+        return said_once(b64decode(made["data"]), texts)
+
+
+def said_once(pdf: bytes, headings: Sequence[Sequence[str]]) -> bytes:
+    """The PDF with each bookmark said once; `headings` are the texts of each heading, piece by piece.
+
+    Chromium writes each piece of a heading twice where it had to move the heading to the next page.
+    """
+    for pieces in headings:
+        said, twice = "".join(pieces), "".join(piece * 2 for piece in pieces)
+        old, new = (b"/Title " + _string(text) for text in (twice, said))
+        pdf = pdf.replace(old, new.ljust(len(old)))  # the places of all that follows stay
+    return pdf
+
+
+def _string(text: str) -> bytes:
+    """A string as Chromium writes it into a PDF."""
+    if text.isascii():
+        return b"(" + re.sub(rb"([()\\\\])", rb"\\\1", text.encode()) + b")"
+    return b"<FEFF" + text.encode("utf-16-be").hex().upper().encode() + b">"
 
 
 def main(out: Path) -> None:

@@ -56,6 +56,8 @@ class Figures(SphinxTransform):
         for image in [
             image for cell in cells for image in cell.findall(nodes.image)
         ]:
+            # Of a picture of double density the notebook stores its size on the page: the height follows the width.
+            image.attributes.pop("height", None)
             if image.get("alt") and not isinstance(image.parent, nodes.figure):
                 text = image["alt"].rstrip(".") + "."
                 figure = nodes.figure(

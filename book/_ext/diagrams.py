@@ -16,6 +16,11 @@ from sphinxcontrib.mermaid import mermaid
 
 FOLDER = Path(__file__).parents[1] / "_static" / "diagrams"
 SCHEMES = ("light", "dark")
+WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)"')
+WIDE, WIDER = (
+    560,
+    860,
+)  # pixels; a phone shows a diagram up to WIDE whole, with letters of ten pixels or more
 DESCRIPTION = re.compile(r"^\s*accDescr:\s*(.+)$", re.MULTILINE)
 
 
@@ -23,6 +28,12 @@ def drawings(code: str) -> dict[str, Path]:
     """Where the drawings of a diagram lie, by scheme; their name is the digest of its text."""
     key = hashlib.sha256(code.strip().encode()).hexdigest()[:12]
     return {scheme: FOLDER / f"{key}-{scheme}.svg" for scheme in SCHEMES}
+
+
+def breadth(drawing: Path) -> list[str]:
+    """The class that keeps a diagram's letters readable where the page is narrow; none for one that fits a phone."""
+    width = float(WIDTH.search(drawing.read_text())[1])
+    return ["wider"] if width > WIDER else ["wide"] if width > WIDE else []
 
 
 def show_drawings(_: Sphinx, document: nodes.document) -> None:
@@ -34,7 +45,7 @@ def show_drawings(_: Sphinx, document: nodes.document) -> None:
         )
         if description is None or not all(file.exists() for file in files.values()):
             continue
-        figure = nodes.container(classes=["diagram"])
+        figure = nodes.container(classes=["diagram", *breadth(files["light"])])
         for scheme, file in files.items():
             uri = f"/book/_static/diagrams/{file.name}"
             figure += nodes.image(

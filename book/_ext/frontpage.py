@@ -40,7 +40,6 @@ def prepare(app: Sphinx, config: Config) -> None:
             SLIDER.format(count=f"{count(stored):,}", **stored["weights"])
         ),
         "peers": table(peers),
-        "colab": COLAB.format(url=config.html_theme_options["repository_url"]),
         "paths": raw(
             cards(
                 FOLDER / "demo",
@@ -145,10 +144,6 @@ DEMO = """<div id="demo">
 <label class="own">or your own picture <input type="file" id="demo-own" accept="image/*" disabled></label></div>
 <p id="demo-status" role="status"></p>
 </div>"""
-
-COLAB = """```ipython
-%pip install "eightbit[course] @ git+{url}"
-```"""
 
 SLIDER = """<div id="slider">
 <div class="controls"><label>bits <output id="slider-bits-out"></output>

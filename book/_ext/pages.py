@@ -1,4 +1,4 @@
-"""Pages without formulas do without MathJax, and what opens a part of the contents has a name."""
+"""Pages without formulas do without MathJax, parts of the contents have names, Colab gets notebooks that install."""
 
 from __future__ import annotations
 
@@ -46,8 +46,24 @@ def with_names(
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def on_colab(
+    app: Sphinx,
+    _name: str,
+    _template: str,
+    context: dict[str, Any],
+    _document: object,
+) -> None:
+    """Lead the Colab button to the notebook that installs what it imports (scripts/colab.py)."""
+    ours = f"/blob/{app.config.html_theme_options['repository_branch']}/"
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = button["url"].replace(ours, "/blob/colab/")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """After Sphinx's own handlers and the theme's."""
     app.connect("html-page-context", without_mathjax, priority=900)
     app.connect("html-page-context", with_names, priority=900)
+    app.connect("html-page-context", on_colab, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,15 @@
 """Each picture shows the numbers it was given: the tests read them back from the Axes."""
 
 import sys
+from base64 import b64decode
+from io import BytesIO
 
 import matplotlib as mpl
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
+from PIL import Image
 
 import eightbit as eb
 from eightbit import plot
@@ -13,6 +18,12 @@ from tests.small_net import images, small_net
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+NOTEBOOK = (
+    "import matplotlib.pyplot as plt\nfrom eightbit import plot",
+    "with plot.style():\n    plt.subplots()\n    plt.show()",
+    "%config InlineBackend.figure_formats = {'svg'}\nwith plot.style():\n    plt.subplots()\n    plt.show()",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +135,21 @@ def test_style_lasts_as_long_as_its_block():
         assert mpl.rcParams["font.size"] == 20
         assert mpl.rcParams["figure.facecolor"] == "white"
     assert mpl.rcParams["axes.spines.top"] == before
+
+
+def test_a_notebooks_figures_have_two_pixels_where_the_page_has_one():
+    """In a kernel of its own: the picture, and beside it the size that pages give it."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK])
+    ran = NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
+    pictures = [
+        output for cell in ran.cells for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
+    for picture in pictures:
+        width, height = Image.open(BytesIO(b64decode(picture["data"]["image/png"]))).size
+        assert picture["metadata"]["image/png"] == {"width": width // 2, "height": height // 2}
+    assert len(pictures) == 1
+    chosen = ran.cells[-1].outputs[0]["data"]
+    assert "image/svg+xml" in chosen and "image/png" not in chosen  # what a notebook has chosen holds
 
 
 def test_values_that_cannot_be_drawn_are_named():

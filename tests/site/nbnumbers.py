@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nbformat import from_dict
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 from tests import tools
-from tests.site.notebooks import needs, printed, tags
+from tests.site.notebooks import draws, needs, printed, tags
 from tests.site.numbers import BadTag, Tolerance, counted, settle
 
 PROPERTY = "printed numbers"
@@ -30,6 +31,16 @@ def texts(outputs: list[Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
         for kind in output.get("data", {}):
             if kind.startswith("text/"):
                 yield kind, output["data"], kind
+
+
+def without_sizes(outputs: list[Any]) -> list[Any]:
+    """Outputs in which a figure is its picture alone, as on the page: `<Figure size 660x396 …>` is printed nowhere."""
+    return [
+        from_dict({**output, "data": {**output["data"], "text/plain": "a figure"}})
+        if draws({"outputs": [output]})
+        else output
+        for output in outputs
+    ]
 
 
 class NumberedCell(IPyNbCell):
@@ -46,6 +57,7 @@ class NumberedCell(IPyNbCell):
         """nbval's, after accepted numbers are set to the page's; none without the tools that the cell needs."""
         for name in needs(tags(self.cell)):
             tools.need(name)
+        test, ref = without_sizes(test), without_sizes(ref)
         pages: dict[str, list[str]] = defaultdict(list)
         for name, holder, key in texts(ref):
             pages[name].append(holder[key])

@@ -101,6 +101,13 @@ def test_tables_in_html_are_compared_too(run: Run):
     result.assert_outcomes(passed=1, failed=1)
 
 
+def test_the_size_of_a_figure_may_change_and_a_figure_must_stay(run: Run):
+    page = [nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure size 1x1>"})]
+    draw = "import matplotlib.pyplot as plt; plt.subplots(); plt.show()"
+    result = run((draw, page, []), ("None", page, []), (draw, [], []))
+    result.assert_outcomes(passed=1, failed=2)
+
+
 @pytest.mark.parametrize("ci", ["", "true"])
 def test_a_cell_without_the_tool_it_needs_is_run_and_not_compared(
     run: Run, monkeypatch: pytest.MonkeyPatch, ci: str

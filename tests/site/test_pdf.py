@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from scripts.pdf import CHAPTERS, joined, printed
+from scripts.pdf import CHAPTERS, joined, printed, said_once
 from tests.site.chromium import Chromium
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
@@ -36,5 +36,18 @@ def test_the_pdf_has_pages_bookmarks_links_pictures_and_formulas(chromium: Chrom
     assert len(re.findall(rb"/Subtype\s*/Image\b", pdf)) >= 3
     assert re.search(rb"MathJax", pdf), "no font of formulas"
     titles = re.findall(rb"/Title\s*\((.*?)\)\s", pdf)
-    assert any(b"affine map" in title for title in titles)
-    assert any(b"Glossary" in title for title in titles)
+    assert b"2. The affine map" in titles
+    assert b"Glossary" in titles
+    assert [title for title in titles if title[: len(title) // 2] == title[len(title) // 2 :]] == []
+
+
+def test_bookmarks_that_the_browser_wrote_twice_are_said_once_and_nothing_moves():
+    before = b"/Title (2. 2. A \\(map\\)A \\(map\\))\n/Title (Limits)\n/Title <FEFF03940394>\nend"
+    after = said_once(before, [["2. ", "A (map)"], ["Limits"], ["Δ"]])
+    assert re.split(rb" *\n", after) == [
+        b"/Title (2. A \\(map\\))",
+        b"/Title (Limits)",
+        b"/Title <FEFF0394>",
+        b"end",
+    ]
+    assert len(after) == len(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,17 +27,21 @@ FLOAT_COLOR, INT8_COLOR = BLUE, VERMILION
 def style(**extra: Any) -> AbstractContextManager[None]:
     """A context manager that gives figures the book's look; `extra` are further rcParams.
 
-    Raises MissingExtra without matplotlib.
+    A figure is six inches wide, with letters of 11.5 points: where a phone makes it 350 pixels wide, they have nine.
+    Panels stand one above the other. In a notebook, pictures have from now on two pixels where the page has one,
+    unless the notebook has chosen a format itself. Raises MissingExtra without matplotlib.
     """
     plt = pyplot()
+    _draw_finely()
     cycle = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK])
     look = {
-        "figure.figsize": (7.0, 3.6),
+        "figure.figsize": (6.0, 3.6),
         "figure.dpi": 110,
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "savefig.bbox": "tight",
         "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.08,  # inches
         "axes.prop_cycle": cycle,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -44,12 +49,25 @@ def style(**extra: Any) -> AbstractContextManager[None]:
         "axes.axisbelow": True,
         "grid.color": "#e3e3e3",
         "grid.linewidth": 0.7,
-        "font.size": 10.5,
-        "axes.titlesize": 11.5,
+        "font.size": 11.5,
+        "axes.titlesize": 12,
         "legend.frameon": False,
     }
     context: AbstractContextManager[None] = plt.rc_context(look | extra)
     return context
+
+
+def _draw_finely() -> None:
+    """Have a notebook's pictures drawn at twice the density; their size on the page is stored beside them."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if not hasattr(shell, "kernel"):
+        return
+    from matplotlib_inline.config import InlineBackend
+
+    inline = InlineBackend.instance(parent=shell)
+    if inline.figure_formats == {"png"}:
+        inline.figure_formats = {"retina"}
 
 
 def pyplot() -> ModuleType:
