@@ -16,6 +16,7 @@ from eightbit.cli.reading import Reader, read_model, takes_data
 from eightbit.cli.terminal import bars, say
 from eightbit.errors import CalibrationError
 from eightbit.graph.processor import Processor
+from eightbit.graph.source.onnx_file import with_weights
 from eightbit.model import quantize
 from eightbit.quant.choose.recipe import Recipe
 from eightbit.quant.choose.recipe_file import read_recipe
@@ -79,7 +80,8 @@ def quantize_command(
             q = quantize(graph, data, chosen, check=check, floor=floor, progress=tick)
         found = q.report.check if q.report is not None else None
         q = refine(graph, data, q, progress=tick) if refined else q
-    before = sum(p.stat().st_size for p in (model, *model.rglob("*")) if p.is_file())
+    files = with_weights(model) if model.suffix == ".onnx" else {model, *model.rglob("*")}
+    before = sum(p.stat().st_size for p in files if p.is_file())
     q.save(output)
     after = output.stat().st_size if output.is_file() else 0
     say(f"{output}: {after:,} bytes, {after / before:.2f} of {model}" if after else f"{output}: written")

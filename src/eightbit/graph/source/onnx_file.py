@@ -66,6 +66,13 @@ def read_file(path: str | os.PathLike[str]) -> ir.Model:
         raise LoadError(f"{file}: {cause}") from cause.__cause__
 
 
+def with_weights(file: Path) -> set[Path]:
+    """A file that `read_file` has read, and the files beside it that hold its weights, as PyTorch writes them."""
+    tensors = _tensors(_parsed(file.read_bytes(), str(file)).graph)
+    entries = [e for t in tensors for e in t.external_data if e.key == "location"]
+    return {file, *(file.parent / entry.value for entry in entries)}
+
+
 def read_bytes(data: bytes) -> ir.Model:
     """The same for the bytes of a file that holds its weights itself."""
     return graph_of(_parsed(data, f"what these {len(data):,} bytes hold"))
