@@ -257,7 +257,7 @@ def quantize(
 
 def _roundings(graph: ir.Model, placement: Placement, recipe: Recipe) -> tuple[str, ...]:
     """A sentence on the layers whose weights went to the nearest code although the recipe looks at data."""
-    wide = wide_layers(graph, placement.layers) if recipe.needs_moments and not recipe.sequential else {}
+    wide = wide_layers(graph, placement.layers) if recipe.needs_moments else {}
     if not wide:
         return ()
     name, count = next(iter(wide.items()))

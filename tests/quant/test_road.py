@@ -114,7 +114,7 @@ def test_a_stage_finishes_many_recipes_each_as_if_it_were_the_only_one() -> None
     for weights in (Weights(), Weights(bits=4), Weights()):
         recipe = replace(base, weights=weights)
         alone = quantize.quantize_graph(network(), DATA, recipe)[0]
-        found = quantize.finish(staged, recipe)[0]
+        found = quantize.finish(staged, recipe, DATA)[0]
         one, other = (ir.to_proto(g).SerializeToString(deterministic=True) for g in (alone, found))
         assert one == other
 

@@ -11,7 +11,15 @@ from eightbit.graph.model import constant
 from eightbit.graph.prepare.fold import prepare
 from eightbit.graph.run import FloatSession
 from eightbit.integer.program import FloatIsland
-from eightbit.quant.choose.recipe import FLOAT, PerChannel, PerGroup, PerTensor, Recipe, Weights
+from eightbit.quant.choose.recipe import (
+    FLOAT,
+    Activations,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    Recipe,
+    Weights,
+)
 from eightbit.quant.choose.recipe_file import parse_recipe
 from eightbit.quant.encode.sequential import SCALES
 from eightbit.quant.encode.weights import encode_layer, steps_of
@@ -184,6 +192,7 @@ def test_rounding_looks_at_the_spread_of_inputs_where_the_bias_takes_up_the_mean
         input_scale=None,
         recipe=Recipe(Weights(bits=3), FLOAT).settled(True),
         moments=moments,
+        centred=True,
     )
     rows = layout.rows(weight)
     steps = steps_of(layer.scale, None, rows.shape)
@@ -222,7 +231,14 @@ def test_few_data_do_not_lead_rounding_astray(monkeypatch):
 
     def noise(recipe, moments, parts):
         layer = encode_layer(
-            weight, None, Layout(0), input_scale=None, recipe=recipe, moments=moments, parts=parts
+            weight,
+            None,
+            Layout(0),
+            input_scale=None,
+            recipe=recipe,
+            moments=moments,
+            centred=True,
+            parts=parts,
         )
         return float((((layer.weight * layer.scale[:, None] - weight) @ many[0]).var(axis=1)).sum())
 
@@ -265,7 +281,13 @@ def test_layers_are_rounded_one_after_another_where_it_is_worth_the_time():
     assert Recipe(Weights(bits=4), FLOAT).settled(True).sequential
     assert not Recipe(Weights(bits=5), FLOAT).settled(True).sequential
     assert not Recipe(Weights(bits=4), FLOAT).settled(False).sequential
-    assert not Recipe(Weights(bits=4)).settled(True).sequential
+    assert Recipe(Weights(bits=4)).settled(True).sequential
+    assert Recipe(Weights(bits=3)).settled(True).sequential
+    assert Recipe(activations=Activations(bits=4)).settled(True).sequential
+    assert not Recipe(Weights(bits=2)).settled(True).sequential
+    assert Recipe(Weights(bits=2), FLOAT).settled(True).sequential
+    assert not Recipe(Weights(bits=5), Activations(bits=5)).settled(True).sequential
+    assert not Recipe(Weights(bits=4), Activations(dynamic=True)).settled(True).sequential
     assert not Recipe(Weights(bits=4), FLOAT, bias_correction=False).settled(True).sequential
 
 

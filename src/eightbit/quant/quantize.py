@@ -18,6 +18,7 @@ import onnx_ir as ir
 from eightbit.arith.affine import QuantParams
 from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
+from eightbit.errors import QuantizationError
 from eightbit.graph.processor import METADATA
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import PerToken, Recipe
@@ -62,10 +63,12 @@ def finish(staged: Stage, recipe: Recipe, data: Any = None, *, progress: Progres
     params = fitted(staged, placement, recipe)
     copy = staged.model.clone()
     if recipe.sequential:
-        layers = sequential_layers(copy, placement.layers, data, recipe, progress=progress)
-    else:
-        layers = encoded(staged, placement, params, recipe)
-    _write(copy, placement, params, layers, recipe)
+        if data is None:
+            raise QuantizationError(
+                "this recipe rounds layer after layer, and looks at the data for each; give them as `data`"
+            )
+        staged.walked[recipe] = sequential_layers(copy, placement, params, data, recipe, progress=progress)
+    _write(copy, placement, params, encoded(staged, placement, params, recipe), recipe)
     return copy, placement, params
 
 

@@ -62,13 +62,16 @@ class Stage(HoldsGraph):
     made: dict[tuple[Any, ...], EncodedLayer] = field(default_factory=dict, compare=False, repr=False)
     """Codes of layers by node, recipe and scale of the input: a layer is rounded once. They stay here when pickled."""
 
+    walked: dict[Recipe, dict[str, EncodedLayer]] = field(default_factory=dict, compare=False, repr=False)
+    """Codes of layers by recipe, of those recipes that round one layer after another. They stay here, too."""
+
     @property
     def model(self) -> ir.Model:
         """The graph."""
         return self.can.model
 
     def _kept(self) -> dict[str, Any]:
-        return {**self.__dict__, "made": {}}
+        return {**self.__dict__, "made": {}, "walked": {}}
 
 
 def stage(
@@ -180,4 +183,6 @@ def encoded(
     staged: Stage, placement: Placement, params: Mapping[str, QuantParams], recipe: Recipe
 ) -> dict[str, EncodedLayer]:
     """The codes that `recipe` gives the weights and biases of each layer of a placement."""
+    if recipe in staged.walked:
+        return staged.walked[recipe]
     return encode_layers(staged.model, placement, params, recipe, staged.moments, known=staged.made)

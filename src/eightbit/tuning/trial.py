@@ -99,7 +99,7 @@ class Job(HoldsGraph):
 
     def quantized(self, recipe: Recipe) -> QuantizedModel:
         """The model of a recipe: finished from the stage, or from the data where there is no stage yet."""
-        graph, placement, params = finish(self.staged or self.stage(recipe), recipe)
+        graph, placement, params = finish(self.staged or self.stage(recipe), recipe, self.calibration)
         return QuantizedModel(graph, Report(placement.islands, params, recipe))
 
 

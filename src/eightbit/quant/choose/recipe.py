@@ -169,7 +169,11 @@ SMOOTHING = {"static": 0.85, "dynamic": 0.65}
 _RECIPES = "Recipe(), Recipe.plain(), or what read_recipe makes of a TOML file"
 
 FEW_BITS = 4
-"""Where layers are rounded one after another: it takes a run of the data for each."""
+"""Where layers are rounded one after another: it takes twice the time. ResNet-8 on Fashion-MNIST, 128 pictures: W4A8
+keeps 26.4 dB of the logits in place of 22.0, W4A4 14.5 in place of 4.6."""
+TRAINED_BITS = 2
+"""Weights of static recipes that are rounded each layer for itself all the same: training begins with them, and was
+measured from there."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,10 @@ class Recipe:
     `smooth` lets SmoothQuant act behind every LayerNorm and Gelu, with the alpha that measured best (SMOOTHING), or
     with a number as alpha: 0 leaves the spread of channels in the activations, 1 moves all of it into the weights.
     It changes nothing in networks that have none; False leaves the graph as it is.
+
+    Where weights alone have 4 bits or fewer, or in static recipes weights have 4 or 3 or activations 4 or fewer, layers
+    are rounded one after another, each on what it will see: inputs in codes, behind layers that are rounded already
+    (`encode.sequential`). That takes rounding that looks at data, and corrected biases.
 
     With `activations=FLOAT` only the weights become codes: the file shrinks, and the arithmetic stays in float32.
 
@@ -334,10 +342,15 @@ class Recipe:
 
     @property
     def sequential(self) -> bool:
-        """Whether each layer makes up for those before it (`sequential`): weights alone, in FEW_BITS or fewer."""
-        rounding = self.weights.rounding
-        looks = bool(self.bias_correction) and rounding is not None and rounding.needs_data
-        return looks and self.weights_only and self.weights.bits <= FEW_BITS
+        """Whether each layer makes up for those before it (`encode.sequential`): weights, or static activations, have
+        FEW_BITS or fewer.
+        """
+        rounding, bits = self.weights.rounding, self.weights.bits
+        if self.dynamic or not self.bias_correction or rounding is None or not rounding.needs_data:
+            return False
+        if self.weights_only:
+            return bits <= FEW_BITS
+        return bits > TRAINED_BITS and min(bits, self.codes.bits) <= FEW_BITS
 
     @property
     def needs_moments(self) -> bool:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
 from eightbit.errors import QuantizationError
-from eightbit.graph.model import constant, fixed_shape
+from eightbit.graph.model import constant, fixed_shape, input_at
 from eightbit.graph.sharing import tied
 from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.placement import Placement
@@ -46,21 +46,22 @@ def encode_layers(
     known = {} if known is None else known
     wanted, sparse = set(placement.layers), sparse_layers(model)
     nodes = [node for node in model.graph if node.name in wanted]
-    ties = _ties(nodes, recipe)
+    ties = layers_alike(nodes, recipe)
     for node in nodes:
         name = str(node.name)
         source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
         weight = constant(node.inputs[1])
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = constant(input_at(node, 2))
         assert weight is not None
         layout = Layout.of(node)
         own = as_fits(recipe.for_layer(name, node.op_type), layout, static=source is not None)
         if name not in moments and layout.inputs(weight.shape) > WIDE:
             own = replace(own, weights=replace(own.weights, rounding=Nearest()))
         input_scale = None if source is None else np.float32(params[source].scale)
-        # A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
-        free = bias is not None or node.op_type == "Conv"
-        correct = bool(own.bias_correction) and node.op_type in TAKES_BIAS and free
+        correct = bool(own.bias_correction) and bias_is_free(node)
+        # Around the mean gains 0.6 dB on EfficientNet-Lite0 with weights alone in 8 bits (28.8 to 29.4). With codes for
+        # activations it loses 0.1 to 0.3: their noise moves the mean as well, and moments around zero resist that.
+        centred = recipe.weights_only and correct
         key = (
             name,
             own.weights,
@@ -80,6 +81,7 @@ def encode_layers(
                     recipe=replace(own, bias_correction=correct),
                     moments=moments.get(name),
                     together=_together([moments[other] for other in ties[name] if other in moments]),
+                    centred=centred,
                     zeros=kept_zeros(weight, node, sparse),
                 )
         except QuantizationError as cause:
@@ -99,7 +101,15 @@ def as_fits(own: Recipe, layout: Layout, *, static: bool) -> Recipe:
     return own
 
 
-def _ties(nodes: Sequence[ir.Node], recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def bias_is_free(node: ir.Node) -> bool:
+    """Whether a layer's bias can be changed for nothing, where one is.
+
+    A Gemm's first bias costs ONNX Runtime a pass over all accumulators; a convolution's costs nothing.
+    """
+    return node.op_type == "Conv" or (node.op_type == "Gemm" and constant(input_at(node, 2)) is not None)
+
+
+def layers_alike(nodes: Sequence[ir.Node], recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """Of each layer, the names of those that have the same float weight and choice: they get one set of codes."""
     shared = tied(nodes)
     found: dict[Any, list[str]] = {}

@@ -1,8 +1,9 @@
 """Round layer after layer: each makes up for what the layers before it, rounded already, have done to its input.
 
-With few bits the errors of early layers are so large that later ones no longer see the inputs that their rounding was
-chosen for. Here a layer knows both: x in the float network, and x' in the network whose earlier layers are codes. Its
-weights W are first moved to where they give W x from x'::
+With few bits the errors of early layers and of activations are so large that later layers no longer see the inputs that
+their rounding was chosen for. Here a layer knows both: x in the float network, and x' in the network whose earlier
+layers are codes, and whose activations are, if the recipe says so. Its weights W are first moved to where they give W x
+from x'::
 
     W' = (W C + a W) (H + a I)⁻¹,    H = sum (x' - m')(x' - m')ᵀ,    C = sum (x - m)(x' - m')ᵀ                  (1)
 
@@ -14,22 +15,26 @@ Source: Li et al. 2025, arXiv 2504.02692 (GPTAQ), whose objective (1) is; Franta
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from eightbit.arith.affine import QuantParams
 from eightbit.errors import QuantizationError
 from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.graph.sparse import kept_zeros, sparse_layers
+from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
-from eightbit.quant.encode.layers import TAKES_BIAS, as_fits
+from eightbit.quant.encode.layers import TAKES_BIAS, as_fits, bias_is_free, layers_alike, wide_layers
+from eightbit.quant.encode.rounded import round_activations
 from eightbit.quant.encode.seen import Seen, seen_inputs
 from eightbit.quant.encode.walk import KEPT, Walk
-from eightbit.quant.encode.weights import EncodedLayer, encode_layer
-from eightbit.quant.methods.rounding import pruned_rows
+from eightbit.quant.encode.weights import EncodedLayer, encode_layer, least_scale, with_bias
+from eightbit.quant.methods.rounding import Nearest, pruned_rows
 from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.observe.layout import Layout
 
@@ -43,43 +48,110 @@ ENOUGH = 2
 
 
 def sequential_layers(
-    model: ir.Model, layers: tuple[str, ...], data: Any, recipe: Recipe, *, progress: Progress | None = None
+    model: ir.Model,
+    placement: Placement,
+    params: Mapping[str, QuantParams],
+    data: Any,
+    recipe: Recipe,
+    *,
+    progress: Progress | None = None,
 ) -> dict[str, EncodedLayer]:
-    """The codes of the named layers, in the order of the graph, for activations in float.
+    """The codes of a placement's layers, in the order of the graph. `params` are those of the activations that become
+    codes: a layer then makes up for their rounding as well.
 
-    `data` must bear being read more than once (`replay`). Raises CalibrationError for data that do not fit,
-    QuantizationError for a layer that cannot be encoded.
+    `data` must bear being read more than once (`replay`). Layers that share a weight share its codes, which are those
+    of the first, not moved; layers that are too wide (`WIDE`) go to the nearest codes. Raises CalibrationError for data
+    that do not fit, QuantizationError for a layer that cannot be encoded.
     """
     work = model.clone()
-    nodes, copies = ({str(node.name): node for node in graph.graph} for graph in (model, work))
-    walk = Walk(model, work, layers, data, keep=KEPT)
-    encoded: dict[str, EncodedLayer] = {}
-    sparse = sparse_layers(model)
+    nodes = {str(node.name): node for node in model.graph if node.name in placement.layers}
+    copies = {str(node.name): node for node in work.graph}
+    rounding = _OneByOne(
+        placement, params, recipe, layers_alike([*nodes.values()], recipe), sparse_layers(model)
+    )
+    wide = wide_layers(model, placement.layers)
+    for name in wide:
+        _replace(copies[name], rounding.encode(nodes[name], None))
+    inputs = round_activations(work, placement, params)
+    narrow = [name for name in placement.layers if name not in wide]
+    walk = Walk(model, work, narrow, data, keep=KEPT, rounded=inputs)
     for wave, names in enumerate(walk.waves):
         seen = seen_inputs([nodes[name] for name in names], walk.inputs(wave))
         for name in names:
-            try:
-                own = recipe.for_layer(name, nodes[name].op_type)
-                own = as_fits(own, Layout.of(nodes[name]), static=False)
-                encoded[name] = _encoded(nodes[name], seen[name], own, sparse)
-            except QuantizationError as cause:
-                raise QuantizationError(f"node {name!r} ({nodes[name].op_type}): {cause}") from cause
-            _replace(copies[name], encoded[name])
+            _replace(copies[name], rounding.encode(nodes[name], seen[name]))
             if progress is not None:
-                progress("layers", len(encoded))
-    return encoded
+                progress("layers", len(rounding.encoded))
+    return {name: rounding.encoded[name] for name in nodes}
 
 
-def _encoded(node: ir.Node, seen: Seen, recipe: Recipe, sparse: frozenset[str]) -> EncodedLayer:
-    """The codes of a layer. Raises QuantizationError."""
-    weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
-    assert weight is not None
-    target, layout = weight.astype(np.float32), Layout.of(node)
-    bias = None if bias is None else bias.astype(np.float32).reshape(-1)
-    takes_bias, zeros = node.op_type in TAKES_BIAS, kept_zeros(weight, node, sparse)
-    if takes_bias:
+@dataclass
+class _OneByOne:
+    """Encodes layers in the order of the graph; `encoded` are those that it has seen."""
+
+    placement: Placement
+    params: Mapping[str, QuantParams]
+    recipe: Recipe
+    alike: Mapping[str, tuple[str, ...]]
+    sparse: frozenset[str]
+    encoded: dict[str, EncodedLayer] = field(default_factory=dict)
+
+    def encode(self, node: ir.Node, seen: Seen | None) -> EncodedLayer:
+        """The codes of a layer; to the nearest if nothing was `seen` of its input. Raises QuantizationError."""
+        name, layout = str(node.name), Layout.of(node)
+        source = self.placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
+        own = as_fits(self.recipe.for_layer(name, node.op_type), layout, static=source is not None)
+        scale = None if source is None else np.float32(self.params[source].scale)
+        known = next((self.encoded[other] for other in self.alike[name] if other in self.encoded), None)
+        try:
+            if seen is None:
+                found = _nearest(node, own, scale)
+            else:
+                alone = len(self.alike[name]) == 1
+                again = None if known is None else _as_before(node, seen, known, scale)
+                found = again or _encoded(node, seen, own, scale, self.sparse, move=alone)
+        except QuantizationError as cause:
+            raise QuantizationError(f"node {name!r} ({node.op_type}): {cause}") from cause
+        self.encoded[name] = found
+        return found
+
+
+def _nearest(node: ir.Node, recipe: Recipe, input_scale: np.float32 | None) -> EncodedLayer:
+    """The codes of a layer of whose input nothing is known."""
+    weight, bias = _constants(node)
+    own = replace(recipe, weights=replace(recipe.weights, rounding=Nearest()))
+    return encode_layer(weight, bias, Layout.of(node), input_scale=input_scale, recipe=own)
+
+
+def _as_before(
+    node: ir.Node, seen: Seen, known: EncodedLayer, input_scale: np.float32 | None
+) -> EncodedLayer | None:
+    """The codes `known` of a layer with the same weight, and a bias of its own; None if that has no codes beside."""
+    weight, bias = _constants(node)
+    layout = Layout.of(node)
+    if _corrects(node, input_scale):
+        rows, real = (layout.rows(w).astype(np.float64) for w in (weight, known.real_weight(layout)))
+        shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", real, seen.moments.mean)
+        bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
+    fits = input_scale is None or np.all(least_scale(known.scale, bias, input_scale) <= known.scale)
+    return with_bias(known, bias, input_scale) if fits else None
+
+
+def _encoded(
+    node: ir.Node,
+    seen: Seen,
+    recipe: Recipe,
+    input_scale: np.float32 | None,
+    sparse: frozenset[str],
+    *,
+    move: bool,
+) -> EncodedLayer:
+    """The codes of a layer, its weights moved first if `move`. Raises QuantizationError."""
+    weight, bias = _constants(node)
+    target, layout = weight, Layout.of(node)
+    corrects, zeros = _corrects(node, input_scale), kept_zeros(weight, node, sparse)
+    if corrects:
         rows = layout.rows(target).astype(np.float64)
-        enough = seen.moments.count >= ENOUGH * rows.shape[2]
+        enough = move and seen.moments.count >= ENOUGH * rows.shape[2]
         moved = _moved(rows, seen.moments.centred, seen.centred) if enough else rows
         if enough and zeros is not None:
             moved = pruned_rows(moved, layout.rows(zeros), seen.moments.centred)
@@ -90,19 +162,32 @@ def _encoded(node: ir.Node, seen: Seen, recipe: Recipe, sparse: frozenset[str]) 
         target,
         bias,
         layout,
-        input_scale=None,
-        recipe=recipe if takes_bias else replace(recipe, bias_correction=False),
+        input_scale=input_scale,
+        recipe=recipe if corrects else replace(recipe, bias_correction=False),
         moments=seen.moments,
+        centred=corrects,
         parts=(1.0,) if layout.stack else SCALES,
         zeros=zeros,
     )
 
 
+def _constants(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """A layer's weight, and its bias (C,)."""
+    weight, bias = constant(node.inputs[1]), constant(input_at(node, 2))
+    assert weight is not None
+    return weight.astype(np.float32), None if bias is None else bias.astype(np.float32).reshape(-1)
+
+
+def _corrects(node: ir.Node, input_scale: np.float32 | None) -> bool:
+    """Whether the bias can take up what becomes of the mean: of float accumulators it can always, if there is one."""
+    return node.op_type in TAKES_BIAS if input_scale is None else bias_is_free(node)
+
+
 def _replace(node: ir.Node, layer: EncodedLayer) -> None:
     """Put what the codes of a layer stand for in the place of its weights."""
     set_constant(node, 1, layer.real_weight(Layout.of(node)))
-    if layer.bias is not None:
-        set_constant(node, 2, layer.bias, stem=f"{node.name}.bias")
+    if layer.real_bias is not None:
+        set_constant(node, 2, layer.real_bias, stem=f"{node.name}.bias")
 
 
 def _moved(

@@ -11,11 +11,12 @@ next pass starts from those and computes some nodes again: wide tensors pass soo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
+from eightbit.arith.affine import QuantParams, fake_quantize
 from eightbit.data.feeds import Feeds
 from eightbit.data.specs import specs
 from eightbit.errors import CalibrationError
@@ -51,10 +52,18 @@ class Walk:
     """
 
     def __init__(
-        self, exact: ir.Model, work: ir.Model, layers: Collection[str], data: Any, *, keep: int = KEPT
+        self,
+        exact: ir.Model,
+        work: ir.Model,
+        layers: Collection[str],
+        data: Any,
+        *,
+        keep: int = KEPT,
+        rounded: Mapping[str, QuantParams] | None = None,
     ) -> None:
         self.waves = waves(exact, layers)
         self._models, self._data, self._keep = (exact, work), data, keep
+        self._rounded = rounded or {}
         nodes = {str(node.name): node for node in exact.graph}
         read = [dict.fromkeys(nodes[name].inputs[0] for name in wave) for wave in self.waves]
         self._targets = [[value for value in values if value is not None] for values in read]
@@ -89,7 +98,13 @@ class Walk:
             yield from self._held
             return
         for sample in samples(self._models[0], self._data, CalibrationError):
-            yield sample, sample
+            yield (
+                sample,
+                {
+                    n: fake_quantize(x, self._rounded[n]) if n in self._rounded else x
+                    for n, x in sample.items()
+                },
+            )
 
     def _border(self, wave: int) -> tuple[str, ...]:
         """What there is after a wave's pass that later ones read; nothing if one of them is no plain tensor."""
