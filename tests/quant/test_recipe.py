@@ -35,6 +35,7 @@ class Loose:
     def row_limits(self, rows, itype): ...
 
 
+TURN = eb.GPTQ(in_turn=True)
 WRONG = [
     # of the issue
     (lambda: eb.Recipe(overrides={"body": eb.Weights(bits=2)}), "overrides['body']=Weights(bits=2", "Layer(weights="),
@@ -64,6 +65,13 @@ WRONG = [
     (lambda: eb.Recipe(overrides={"body": None}), "overrides['body']=None", "give FLOAT or Layer("),
     (lambda: eb.Recipe(overrides={"body": eb.Layer}), "Layer is a class", "give FLOAT or Layer("),
     (lambda: eb.Recipe(overrides={"body": 4}), "overrides['body']=4", "give FLOAT or Layer("),
+    (lambda: eb.Recipe(eb.Weights(rounding=TURN), bias_correction=False), "means come back by biases", "in_turn=False"),
+    (lambda: eb.Recipe(eb.Weights(rounding=TURN), eb.Activations(dynamic=True)), "have no codes yet", "in_turn=False"),
+    (
+        lambda: eb.Recipe(overrides={"body": eb.Layer(weights=eb.Weights(rounding=TURN))}),
+        "in turn, or none",
+        "in the recipe's own weights",
+    ),
     # weights
     (lambda: eb.Weights(bits=4.0), "Weights(bits=4.0)", "an integer from 2 to 16"),
     (lambda: eb.Weights(bits="4"), "Weights(bits='4')", "an integer from 2 to 16"),
@@ -132,6 +140,11 @@ def test_a_wrong_setting_is_one_line_with_the_remedy(wrong, found, remedy):
         wrong()
     said = str(caught.value)
     assert remedy in said and "\n" not in said and len(said) < 400
+
+
+def test_rounding_in_turn_asks_for_data():
+    with pytest.raises(eb.CalibrationError, match="layer after layer; give calibration data"):
+        eb.Recipe(eb.Weights(rounding=TURN)).settled(False)
 
 
 @pytest.mark.parametrize("wrong", ["plain", {}, eb.Recipe, eb.Recipe.plain, eb.Weights(), 0, False])

@@ -14,6 +14,7 @@ from eightbit.quant.methods.rounding import GPTQ, AdaRound, Nearest
         eb.Recipe(),
         eb.Recipe().settled(True),
         eb.Recipe.plain(),
+        eb.Recipe(eb.Weights(bits=4)).settled(True),
         eb.Recipe(weights=eb.Weights(granularity=eb.PerGroup(64), range=eb.MSE()), activations=eb.FLOAT),
         eb.Recipe(
             weights=eb.Weights(bits=4, range=eb.Percentile(99.9), rounding=AdaRound(iterations=50)),

@@ -286,6 +286,11 @@ def test_layers_are_rounded_one_after_another_where_it_is_worth_the_time():
     assert Recipe(activations=Activations(bits=4)).settled(True).sequential
     assert not Recipe(Weights(bits=2)).settled(True).sequential
     assert Recipe(Weights(bits=2), FLOAT).settled(True).sequential
+    assert Recipe(Weights(bits=2, rounding=GPTQ(in_turn=True))).settled(True).sequential
+    assert Recipe(Weights(bits=2, rounding=AdaRound(in_turn=True))).settled(True).sequential
+    assert not Recipe(Weights(bits=4, rounding=GPTQ())).settled(True).sequential
+    assert not Recipe(Weights(bits=4), bias_correction=False).settled(True).sequential
+    assert not Recipe(Weights(bits=4)).settled(False).sequential
     assert not Recipe(Weights(bits=5), Activations(bits=5)).settled(True).sequential
     assert not Recipe(Weights(bits=4), Activations(dynamic=True)).settled(True).sequential
     assert not Recipe(Weights(bits=4), FLOAT, bias_correction=False).settled(True).sequential

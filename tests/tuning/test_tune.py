@@ -123,6 +123,15 @@ def test_a_budget_for_bits_is_met_by_a_recipe_that_can_be_used_again(model, tune
     assert tuned.to_dict()["chosen"]["bits"] == tuned.chosen.bits
 
 
+def test_layers_in_turn_are_tried_as_they_are_quantized(model):
+    start = eb.Recipe(eb.Weights(bits=4))
+    result = eb.tune(model, images(32), target=eb.Target(bits=4), recipe=start)
+    assert result.recipe.weights.rounding.in_turn
+    again = eb.quantize(model, images(32), result.recipe, check=False)
+    x = images(8, seed=1)
+    np.testing.assert_array_equal(again(x), result.model(x))
+
+
 def test_the_front_holds_what_no_trial_beats(tuned):
     front = tuned.front
     assert len(front) >= 2

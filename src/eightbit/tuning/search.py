@@ -115,11 +115,11 @@ def tune(
 
 def knobs(recipe: Recipe) -> tuple[tuple[Recipe, str], ...]:
     """The recipe itself and its improvements, one knob after another turned to the default."""
-    best = Recipe().settled(True)
     first = recipe.settled(True)
+    best = replace(recipe, weights=replace(recipe.weights, rounding=None), bias_correction=True).settled(True)
     fitted = replace(
         first,
-        weights=replace(first.weights, rounding=best.weights.rounding),
+        weights=best.weights,
         activations=replace(first.codes, range=MSE()),
         bias_correction=True,
     )

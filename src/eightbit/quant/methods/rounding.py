@@ -31,6 +31,7 @@ class Nearest:
     """Each weight to its nearest code, ties to even. Needs no data."""
 
     needs_data = False
+    in_turn = False
 
     def codes(
         self,
@@ -54,10 +55,14 @@ class GPTQ:
 
     `damping` is added to the diagonal of the moments, as a fraction of its mean. Inputs go in the order of falling
     energy. Source: Frantar et al. 2022, arXiv 2210.17323, algorithm 1 (with activation order).
+
+    With `in_turn` a recipe's layers are rounded one after another, each on what the layers before it and the codes of
+    activations make of its input, and make up for that (`encode.sequential`).
     """
 
     damping: Annotated[float, Above(0)] = 0.01
     block: Annotated[int, AtLeast(1)] = 128
+    in_turn: bool = False
     needs_data = True
 
     def __post_init__(self) -> None:
@@ -225,12 +230,14 @@ class AdaRound:
 
     The fraction is a stretched sigmoid that a growing penalty drives to 0 or 1. Because the loss of a linear layer is
     a quadratic form in the moments, no activations are kept. Source: Nagel et al. 2020, arXiv 2004.10568,
-    equations 21 to 25; `penalty` is lambda for a loss whose moments have a mean diagonal of 1.
+    equations 21 to 25; `penalty` is lambda for a loss whose moments have a mean diagonal of 1. `in_turn` is as in
+    `GPTQ`.
     """
 
     iterations: Annotated[int, AtLeast(10)] = 500
     rate: Annotated[float, Above(0)] = 0.02
     penalty: Annotated[float, AtLeast(0)] = 0.3
+    in_turn: bool = False
     needs_data = True
 
     def __post_init__(self) -> None:
