@@ -65,8 +65,12 @@ WRONG = [
     (lambda: eb.Recipe(overrides={"body": None}), "overrides['body']=None", "give FLOAT or Layer("),
     (lambda: eb.Recipe(overrides={"body": eb.Layer}), "Layer is a class", "give FLOAT or Layer("),
     (lambda: eb.Recipe(overrides={"body": 4}), "overrides['body']=4", "give FLOAT or Layer("),
-    (lambda: eb.Recipe(eb.Weights(rounding=TURN), bias_correction=False), "means come back by biases", "in_turn=False"),
-    (lambda: eb.Recipe(eb.Weights(rounding=TURN), eb.Activations(dynamic=True)), "have no codes yet", "in_turn=False"),
+    (
+        lambda: eb.Recipe(eb.Weights(rounding=TURN), bias_correction=False).settled(True),
+        "makes up for means by biases",
+        "bias_correction=True",
+    ),
+    (lambda: eb.Recipe(eb.Weights(rounding=TURN), eb.Activations(dynamic=True)), "have no codes", "in_turn=False"),
     (
         lambda: eb.Recipe(overrides={"body": eb.Layer(weights=eb.Weights(rounding=TURN))}),
         "in turn, or none",

@@ -255,11 +255,10 @@ class Recipe:
             raise QuantizationError(
                 f"{turns[0].rounding}: all layers are rounded in turn, or none; choose it in the recipe's own weights"
             )
-        if turns and (self.dynamic or self.bias_correction is False):
-            what = "activations have no codes yet" if self.dynamic else "means come back by biases"
+        if turns and self.dynamic:
             raise QuantizationError(
-                f"{turns[0].rounding}: {what}; choose in_turn=False, or static or float activations and "
-                "bias_correction=True"
+                f"{turns[0].rounding}: dynamic activations have no codes before the network runs; choose "
+                "in_turn=False, or static or float activations"
             )
 
     def __eq__(self, other: object) -> bool:
@@ -321,7 +320,8 @@ class Recipe:
     def settled(self, has_data: bool) -> Recipe:
         """The same recipe with every None replaced by what it stands for.
 
-        Raises CalibrationError where it asks for what only data can tell: an alpha of SmoothQuant.
+        Raises CalibrationError where it asks for what only data can tell: an alpha of SmoothQuant, layers in turn;
+        QuantizationError for layers in turn without corrected biases.
         """
         if not has_data and not isinstance(self.smooth, bool):
             raise CalibrationError(
@@ -339,6 +339,10 @@ class Recipe:
             return replace(weights, rounding=weights.rounding or looks)
 
         correct = has_data if self.bias_correction is None else self.bias_correction
+        if self.weights.rounding is not None and self.weights.rounding.in_turn and not correct:
+            raise QuantizationError(
+                f"{self.weights.rounding} makes up for means by biases; choose in_turn=False, or bias_correction=True"
+            )
         overrides = {
             pattern: replace(choice, weights=settle(choice.weights))
             if isinstance(choice, Layer) and isinstance(choice.weights, Weights)
