@@ -1,8 +1,10 @@
 """What moves ask for, read off their nodes; and the nodes that are restated so that codes can be carried."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+import eightbit as eb
 from eightbit.graph import moves
 from eightbit.graph.forms import refusal
 from eightbit.graph.prepare.fold import prepare
@@ -95,3 +97,24 @@ def test_a_split_that_is_read_in_part_is_slices() -> None:
 def test_a_table_that_ids_pick_from_is_no_move() -> None:
     small = graph("g (int64[N] k) => (float[N,B] y) { y = Gather (w, k) }", w=normal(3, 4))
     assert refusal(list(small.graph)[-1]) == "what it reads from is constant"
+
+
+def test_one_slope_for_every_channel_is_a_leaky_relu() -> None:
+    text = "g (float[N,3,2,2] x) => (float[N,3,2,2] y) { y = PRelu (x, s) }"
+    before = graph(text, s=np.full((3, 1, 1), 0.1, np.float32))
+    after = prepare(before)
+    assert ops(after) == ["LeakyRelu"]
+    assert_same(before, after)
+    assert ops(prepare(graph(text, s=normal(3, 1, 1)))) == ["PRelu"]
+
+
+def test_what_a_layer_makes_is_subtracted_by_its_weights() -> None:
+    """Unless somebody else reads it; a weight that layers share is negated for one of them alone."""
+    text = """g (float[N,3,4,4] x) => (float[N,2,4,4] y) {
+        a = Conv (x, w, b)  c = Relu (a)  d = Conv (x, w, b)  e = Sub (c, d)  y = Sub (e, c) }"""
+    before = graph(text, w=normal(2, 3, 1, 1), b=normal(2))
+    after = prepare(before)
+    assert ops(after) == ["Conv", "Relu", "Conv", "Add", "Sub"]
+    assert_same(before, after)
+    q = eb.quantize(eb.load(ir.to_proto(before)), normal(4, 3, 4, 4), eb.Recipe.plain())
+    assert [island.op for island in eb.inspect(q).islands] == ["Sub"]

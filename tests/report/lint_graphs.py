@@ -244,9 +244,12 @@ QUANTIZED = (
     Case(
         "a transposed convolution",
         around("ConvTranspose (m, wc)", wc=normal(4, 4, 2, 2)),
+    ),
+    Case(
+        "a transposed convolution with gaps",
+        around("ConvTranspose <dilations=[2,1]> (m, wc)", wc=normal(4, 4, 2, 2)),
         floats=T,
         refused=T,
-        **in_lite("t"),
     ),
     Case(
         "a maximum over axes",

@@ -17,7 +17,14 @@ from tests.strangers.walk import sqnr_db, walk
 NO_KERNEL = "ONNX Runtime has no integer kernel for it"
 # Name: spatial axes, the nodes from r to d, the reason of what stays in float, kernels that ONNX Runtime must run.
 BETWEEN_CONVS = {
-    "transposed": (2, [node("ConvTranspose", "r t", "d", strides=[2, 2])], NO_KERNEL, {"ConvTranspose"}),
+    "transposed": (2, [node("ConvTranspose", "r t", "d", strides=[2, 2])], None, {"DepthToSpace"}),
+    "transposed, one axis": (1, [node("ConvTranspose", "r t", "d", strides=[2])], None, {"Transpose"}),
+    "transposed, with gaps": (
+        2,
+        [node("ConvTranspose", "r t", "d", strides=[2, 2], dilations=[2, 1])],
+        NO_KERNEL,
+        {"ConvTranspose"},
+    ),
     "three axes": (3, [node("MaxPool", "r", "d", kernel_shape=[2] * 3, strides=[2] * 3)], None, {"MaxPool"}),
     "mean over three axes": (
         3,

@@ -19,6 +19,7 @@ from eightbit.arith.affine import QuantParams
 from eightbit.data.replay import replayable
 from eightbit.data.specs import specs
 from eightbit.errors import QuantizationError
+from eightbit.graph.prepare.upsampling import transposed_to_conv
 from eightbit.graph.processor import METADATA
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import PerToken, Recipe
@@ -48,8 +49,14 @@ def quantize_graph(
 
 
 def begin(model: ir.Model, data: Any, recipe: Recipe, *, progress: Progress | None = None) -> Stage:
-    """The stage of a settled recipe and a prepared float graph, which is left as it is; raises as `quantize_graph`."""
-    return stage(model.clone(), data, recipe, progress=progress)
+    """The stage of a settled recipe and a prepared float graph, which is left as it is; raises as `quantize_graph`.
+
+    Transposed convolutions become convolutions where activations are static codes: no runtime has the former in int8.
+    """
+    copy = model.clone()
+    if not (recipe.dynamic or recipe.weights_only):
+        transposed_to_conv(copy, lambda node: recipe.keeps_float(str(node.name), node.op_type))
+    return stage(copy, data, recipe, progress=progress)
 
 
 def finish(staged: Stage, recipe: Recipe, data: Any = None, *, progress: Progress | None = None) -> Quantized:

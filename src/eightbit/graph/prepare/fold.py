@@ -63,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     restate.blocks_to_transpose,
     restate.global_pool_to_max,
     restate.split_to_slices,
+    restate.one_slope,
     transposes.reshape_transpose_reshape,
     transposes.cancel_transposes,
     transposes.sink_transposes,
@@ -74,6 +75,7 @@ PASSES: tuple[Pass, ...] = (
     rows.linear_to_gemm,
     rows.fold_score_scale,
     attention.fold_attention_biases,
+    restate.subtract_in_layer,
 )
 MAX_ROUNDS = 20
 """Each round settles the whole graph before it rewrites, so that depth costs no rounds: models need two or three, and

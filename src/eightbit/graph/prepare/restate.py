@@ -1,4 +1,4 @@
-"""Nodes that ONNX Runtime computes in float alone, as others that do the same and run on codes, too."""
+"""Nodes that ONNX Runtime computes in float alone as others that do the same, and have kernels for codes, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.graph import moves
-from eightbit.graph.model import add_constant, input_at, is_op, rank, replace_node
+from eightbit.graph.model import (
+    add_constant,
+    constant,
+    input_at,
+    is_op,
+    rank,
+    replace_node,
+    set_constant,
+    sole_consumer,
+)
 from eightbit.graph.names import unique_name, unique_node_name
 
 AXES_AS_INPUT = 18
@@ -49,6 +58,42 @@ def global_pool_to_max(model: ir.Model) -> int:
             continue
         spatial = add_constant(model.graph, f"{node.name}.1", np.arange(2, axes))
         replace_node(node, ir.node("ReduceMax", [node.inputs[0], spatial], {"keepdims": 1}, name=node.name))
+        count += 1
+    return count
+
+
+def one_slope(model: ir.Model) -> int:
+    """Write PRelu of one slope, said once or for every channel, as LeakyRelu; returns how many."""
+    count = 0
+    for node in list(model.graph):
+        slope = constant(input_at(node, 1)) if is_op(node, "PRelu") else None
+        if slope is None or slope.dtype != np.float32 or not slope.size or np.any(slope != slope.flat[0]):
+            continue
+        alpha = {"alpha": float(slope.flat[0])}
+        replace_node(node, ir.node("LeakyRelu", [node.inputs[0]], alpha, name=node.name))
+        count += 1
+    return count
+
+
+def subtract_in_layer(model: ir.Model) -> int:
+    """Write Sub of what a layer makes for this node alone as Add, weight and bias of the layer negated.
+
+    Returns how many. Signs cost no rounding: every sum stays what it is.
+    """
+    count = 0
+    for node in list(model.graph):
+        if not is_op(node, "Sub") or node.inputs[1] is None or sole_consumer(node.inputs[1]) is not node:
+            continue
+        layer = node.inputs[1].producer()
+        if layer is None or not is_op(layer, "Conv", "Gemm") or constant(node.inputs[0]) is not None:
+            continue
+        weight, bias = (constant(input_at(layer, i)) for i in (1, 2))
+        if weight is None or (input_at(layer, 2) is not None and bias is None):
+            continue
+        set_constant(layer, 1, -weight)
+        if bias is not None:
+            set_constant(layer, 2, -bias)
+        replace_node(node, ir.node("Add", list(node.inputs), name=node.name))
         count += 1
     return count
 
