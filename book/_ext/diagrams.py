@@ -17,10 +17,8 @@ from sphinxcontrib.mermaid import mermaid
 FOLDER = Path(__file__).parents[1] / "_static" / "diagrams"
 SCHEMES = ("light", "dark")
 WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)"')
-WIDE, WIDER = (
-    560,
-    860,
-)  # pixels; a phone shows a diagram up to WIDE whole, with letters of ten pixels or more
+# Pixels; a phone shows a diagram up to WIDE whole, with letters of nine pixels.
+WIDE, WIDER = 650, 860
 DESCRIPTION = re.compile(r"^\s*accDescr:\s*(.+)$", re.MULTILINE)
 
 
