@@ -24,15 +24,16 @@ LABEL = 60
 FLOAT_COLOR, INT8_COLOR = BLUE, VERMILION
 
 
-def style(**extra: Any) -> AbstractContextManager[None]:
+def style(*, fine: bool = True, **extra: Any) -> AbstractContextManager[None]:
     """A context manager that gives figures the book's look; `extra` are further rcParams.
 
     A figure is six inches wide, with letters of 11.5 points: where a phone makes it 350 pixels wide, they have nine.
-    Panels stand one above the other. In a notebook, pictures have from now on two pixels where the page has one,
-    unless the notebook has chosen a format itself. Raises MissingExtra without matplotlib.
+    Panels stand one above the other. In a notebook, pictures have from now on two pixels where the page has one, or one
+    if not `fine` (photographs, which gain nothing by it and weigh four times as much), unless the notebook has chosen
+    another format itself. Raises MissingExtra without matplotlib.
     """
     plt = pyplot()
-    _draw_finely()
+    _set_density("retina" if fine else "png")
     cycle = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK])
     look = {
         "figure.figsize": (6.0, 3.6),
@@ -57,8 +58,8 @@ def style(**extra: Any) -> AbstractContextManager[None]:
     return context
 
 
-def _draw_finely() -> None:
-    """Have a notebook's pictures drawn at twice the density; their size on the page is stored beside them."""
+def _set_density(chosen: str) -> None:
+    """Have a notebook draw "png", or "retina": twice as densely, with the size on the page beside the picture."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if not hasattr(shell, "kernel"):
@@ -66,8 +67,8 @@ def _draw_finely() -> None:
     from matplotlib_inline.config import InlineBackend
 
     inline = InlineBackend.instance(parent=shell)
-    if inline.figure_formats == {"png"}:
-        inline.figure_formats = {"retina"}
+    if inline.figure_formats <= {"png", "retina"}:
+        inline.figure_formats = {chosen}
 
 
 def pyplot() -> ModuleType:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from eightbit import plot
 from eightbit.files import write_whole
@@ -18,6 +19,7 @@ from eightbit.plot.look import pyplot
 from eightbit.report.section import Figure, Section
 from eightbit.report.table import Table
 
+SAME_NAMES: dict[str, Any] = {"svg.hashsalt": "eightbit"}  # of the parts of a drawing, in every run
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --paper: #ffffff; --line: #d0d0d0; --soft: #f3f3f3; }
 @media (prefers-color-scheme: dark) {
@@ -66,7 +68,7 @@ def _table(table: Table) -> str:
 def _figure(figure: Figure) -> str:
     """A figure, drawn, as an image in the page's own text."""
     plt = pyplot()
-    with plot.style(**{"svg.hashsalt": "eightbit"}):
+    with plot.style(**SAME_NAMES):
         drawing, axes = plt.subplots(1, figure.panels, figsize=(8.0, figure.height))
         try:
             figure.draw(axes)
