@@ -62,7 +62,8 @@ def blocks(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, 
     c, h, w = (int(n or 0) for n in shape[1:])
     if node.op_type == "SpaceToDepth":
         split = (0, c, h // size, size, w // size, size)
-        return split, (0, 3, 5, 1, 2, 4), (0, c * size**2, h // size, w // size)
+        turned = (0, 1, 3, 5, 2, 4) if attribute(node, "mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+        return split, turned, (0, c * size**2, h // size, w // size)
     joined = (0, c // size**2, h * size, w * size)
     if attribute(node, "mode", "DCR") == "CRD":
         return (0, c // size**2, size, size, h, w), (0, 1, 4, 2, 5, 3), joined
