@@ -126,13 +126,15 @@ def test_openvino_runs_the_conformance_table_within_two_codes() -> None:
             refused.add((row.name, "averages its padding" in str(cause)))
             continue
         found, expected = runner.run(feeds), q.run(feeds, engine="numpy")
-        for op, right in zip(q.program.ops[-len(found) :], as_tuple(expected), strict=True):
-            info = q.program.tensors.get(op.inputs[0])
+        writers = {name: op for op in q.program.ops for name in op.outputs}
+        for output, right in zip(q.outputs, as_tuple(expected), strict=True):
+            info = q.program.tensors.get(writers[output.name].inputs[0])
             step = 1.0 if info is None else float(info.scale)
-            off = np.abs(np.rint((found[op.outputs[0]].astype(np.float64) - right) / step))
+            off = np.abs(np.rint((found[output.name].astype(np.float64) - right) / step))
             assert off.max() <= (2 if row.kernel == "Clip" else 1), row.name
             assert row.kernel not in SUMS or np.mean(off > 0) <= 0.001, row.name
-    assert refused == {(name, True) for name in PADDED_MEANS}
+    # OpenVINO reads no Split by `num_outputs` whose last part is shorter, and says so.
+    assert refused == {(name, True) for name in PADDED_MEANS} | {("Split last, uneven", False)}
 
 
 def as_tuple(result: object) -> tuple[np.ndarray, ...]:
