@@ -224,8 +224,7 @@ def reduce_max(op: p.ReduceMax, b: Builder) -> None:
     if any(x.shape[axis] > 1 for axis in x.order[places[0] : places[-1]] if axis in kept):
         x = b.read(op.inputs[0], (*kept, *op.axes))
         places = list(range(len(kept), len(x.order)))
-    order = x.order if op.keep else tuple(sorted(kept).index(axis) for axis in kept)
-    y = b.make(op.outputs[0], order)
+    y = b.make(op.outputs[0], x.left(op.axes, keep=op.keep))
     fields: dict[str, Any] = {
         "outer": int(np.prod(x.laid[: places[0]])),
         "count": int(np.prod([x.shape[axis] for axis in op.axes])),

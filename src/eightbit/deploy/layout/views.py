@@ -54,6 +54,11 @@ class View:
         shape = tuple(self.shape[axis] for axis in perm)
         return replace(self, shape=shape, order=tuple(inverse[axis] for axis in self.order))
 
+    def left(self, axes: Sequence[int], *, keep: bool) -> Order:
+        """The order of what a reduction over `axes` leaves where it is; with `keep` they stay, with length 1."""
+        left = [axis for axis in self.order if keep or axis not in axes]
+        return tuple(sorted(left).index(axis) for axis in left)
+
     def _long(self, order: Order) -> list[int]:
         return [axis for axis in order if self.shape[axis] != 1]
 

@@ -93,11 +93,15 @@ def take(op: p.Take, b: Builder) -> None:
 
 def reduce_max(op: p.ReduceMax, b: Builder) -> None:
     """REDUCE_MAX over the axes where they lie."""
-    x = b.read(op.inputs[0])
-    kept = [axis for axis in x.order if axis not in op.axes]
-    y = b.make(op.outputs[0], x.order if op.keep else tuple(sorted(kept).index(axis) for axis in kept))
-    places = np.array(sorted(x.order.index(axis) for axis in op.axes), np.int32)
-    b.add("REDUCE_MAX", (b.laid(x), b.constant(places)), y.buffer, keepDims=op.keep)
+    reduced("REDUCE_MAX", b, b.read(op.inputs[0]), op.axes, op.outputs[0], keep=op.keep)
+
+
+def reduced(kind: str, b: Builder, x: View, axes: Sequence[int], target: str, *, keep: bool) -> View:
+    """`kind`, an operator over `axes` of the tensor, where they lie; what it leaves is called `target`."""
+    y = b.make(target, x.left(axes, keep=keep))
+    places = np.array(sorted(x.order.index(axis) for axis in axes), np.int32)
+    b.add(kind, (b.laid(x), b.constant(places)), y.buffer, keepDims=keep)
+    return y
 
 
 def strided(b: Builder, x: View, slices: Sequence[slice], target: str) -> None:

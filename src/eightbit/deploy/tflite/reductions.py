@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from eightbit.deploy.layout.views import View, in_order
 from eightbit.deploy.tflite.build import Builder
 from eightbit.deploy.tflite.elementwise import Write, between, broadcast, chain, scalar
 from eightbit.deploy.tflite.islands import FloatNode
+from eightbit.deploy.tflite.movement import reduced
 from eightbit.graph.model import attribute, constant, input_at
 
 
@@ -27,14 +27,9 @@ def _reduced(kind: str, x: View, op: FloatNode, b: Builder, name: str = "") -> V
     """`kind` over the node's axes; into its output, or with the axes kept, into a tensor called `name`."""
     axes = _axes(op.node, len(x.shape))
     keep = bool(name) or bool(attribute(op.node, "keepdims", 1))
-    left = [axis for axis in x.order if keep or axis not in axes]
-    order = tuple(sorted(left).index(axis) for axis in left)
     if name:
         b.shapes[name] = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
-    y = b.make(name or op.outputs[0], order)
-    places = np.array(sorted(x.order.index(axis) for axis in axes), np.int32)
-    b.add(kind, (b.laid(x), b.constant(places)), y.buffer, keepDims=keep)
-    return y
+    return reduced(kind, b, x, axes, name or op.outputs[0], keep=keep)
 
 
 def _axes(node: ir.Node, rank: int) -> tuple[int, ...]:
