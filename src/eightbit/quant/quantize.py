@@ -74,7 +74,9 @@ def finish(staged: Stage, recipe: Recipe, data: Any = None, *, progress: Progres
             raise QuantizationError(
                 "this recipe rounds layer after layer, and looks at the data for each; give them as `data`"
             )
-        staged.walked[recipe] = sequential_layers(copy, placement, params, data, recipe, progress=progress)
+        if recipe not in staged.walked:  # it takes a run of the data for each wave of layers
+            found = sequential_layers(copy, placement, params, data, recipe, progress=progress)
+            staged.walked[recipe] = found
     _write(copy, placement, params, encoded(staged, placement, params, recipe), recipe)
     return copy, placement, params
 

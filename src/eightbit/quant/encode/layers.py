@@ -49,15 +49,13 @@ def encode_layers(
     ties = layers_alike(nodes, recipe)
     for node in nodes:
         name = str(node.name)
-        source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
         weight = constant(node.inputs[1])
         bias = constant(input_at(node, 2))
         assert weight is not None
         layout = Layout.of(node)
-        own = as_fits(recipe.for_layer(name, node.op_type), layout, static=source is not None)
+        own, input_scale = as_placed(node, placement, params, recipe)
         if name not in moments and layout.inputs(weight.shape) > WIDE:
             own = replace(own, weights=replace(own.weights, rounding=Nearest()))
-        input_scale = None if source is None else np.float32(params[source].scale)
         correct = bool(own.bias_correction) and bias_is_free(node)
         # Around the mean gains 0.6 dB on EfficientNet-Lite0 with weights alone in 8 bits (28.8 to 29.4). With codes for
         # activations it loses 0.1 to 0.3: their noise moves the mean as well, and moments around zero resist that.
@@ -68,7 +66,7 @@ def encode_layers(
             correct,
             recipe.weights_only,
             recipe.holds_pairs,
-            None if source is None else float(params[source].scale),
+            None if input_scale is None else float(input_scale),
             ties[name],
         )
         try:
@@ -90,15 +88,19 @@ def encode_layers(
     return encoded
 
 
-def as_fits(own: Recipe, layout: Layout, *, static: bool) -> Recipe:
-    """A layer's own recipe as far as its weight can take it.
+def as_placed(
+    node: ir.Node, placement: Placement, params: Mapping[str, QuantParams], recipe: Recipe
+) -> tuple[Recipe, np.float32 | None]:
+    """A layer's own recipe as far as its weight can take it, and the scale of its input's codes, None in float.
 
     A vector makes one channel. A stack of matrices that multiplies codes gets one scale in all: ONNX has none for a
     column of each, and ONNX Runtime no kernel for one a column.
     """
-    if layout.vector or (layout.stack and static):
-        return replace(own, weights=replace(own.weights, granularity=PerTensor()))
-    return own
+    source = placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
+    own, layout = recipe.for_layer(str(node.name), node.op_type), Layout.of(node)
+    if layout.vector or (layout.stack and source is not None):
+        own = replace(own, weights=replace(own.weights, granularity=PerTensor()))
+    return own, None if source is None else np.float32(params[source].scale)
 
 
 def bias_is_free(node: ir.Node) -> bool:

@@ -29,7 +29,7 @@ from eightbit.graph.model import constant, input_at, set_constant
 from eightbit.graph.sparse import kept_zeros, sparse_layers
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Recipe
-from eightbit.quant.encode.layers import TAKES_BIAS, as_fits, bias_is_free, layers_alike, wide_layers
+from eightbit.quant.encode.layers import TAKES_BIAS, as_placed, bias_is_free, layers_alike, wide_layers
 from eightbit.quant.encode.rounded import round_activations
 from eightbit.quant.encode.seen import Seen, seen_inputs
 from eightbit.quant.encode.walk import KEPT, Walk
@@ -97,10 +97,8 @@ class _OneByOne:
 
     def encode(self, node: ir.Node, seen: Seen | None) -> EncodedLayer:
         """The codes of a layer; to the nearest if nothing was `seen` of its input. Raises QuantizationError."""
-        name, layout = str(node.name), Layout.of(node)
-        source = self.placement.sources.get(str(node.inputs[0].name))  # type: ignore[union-attr]
-        own = as_fits(self.recipe.for_layer(name, node.op_type), layout, static=source is not None)
-        scale = None if source is None else np.float32(self.params[source].scale)
+        name = str(node.name)
+        own, scale = as_placed(node, self.placement, self.params, self.recipe)
         known = next((self.encoded[other] for other in self.alike[name] if other in self.encoded), None)
         try:
             if seen is None:
@@ -130,8 +128,7 @@ def _as_before(
     layout = Layout.of(node)
     if _corrects(node, input_scale):
         rows, real = (layout.rows(w).astype(np.float64) for w in (weight, known.real_weight(layout)))
-        shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", real, seen.moments.mean)
-        bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
+        bias = _balanced(bias, rows, real, seen)
     fits = input_scale is None or np.all(least_scale(known.scale, bias, input_scale) <= known.scale)
     return with_bias(known, bias, input_scale) if fits else None
 
@@ -156,8 +153,7 @@ def _encoded(
         if enough and zeros is not None:
             moved = pruned_rows(moved, layout.rows(zeros), seen.moments.centred)
         target = layout.weight(moved, weight.shape).astype(np.float32)
-        shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", moved, seen.moments.mean)
-        bias = ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
+        bias = _balanced(bias, rows, moved, seen)
     return encode_layer(
         target,
         bias,
@@ -169,6 +165,14 @@ def _encoded(
         parts=(1.0,) if layout.stack else SCALES,
         zeros=zeros,
     )
+
+
+def _balanced(
+    bias: NDArray[np.float32] | None, rows: NDArray[np.float64], now: NDArray[np.float64], seen: Seen
+) -> NDArray[np.float32]:
+    """The bias (C,) with which the rows `now` (G, C, K) have the mean output from x' that `rows` have from x."""
+    shift = np.einsum("gck,gk->gc", rows, seen.mean) - np.einsum("gck,gk->gc", now, seen.moments.mean)
+    return ((0.0 if bias is None else bias) + shift.reshape(-1)).astype(np.float32)
 
 
 def _constants(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
