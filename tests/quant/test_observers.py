@@ -15,6 +15,7 @@ from eightbit.quant.methods.calibrators import (
     MovingAverage,
     Percentile,
     code_error,
+    code_errors,
     divergence,
 )
 from eightbit.quant.methods.observers import HALF, Histogram
@@ -119,6 +120,20 @@ def test_outliers_part_the_calibrators():
     ones = np.ones(len(x))
     errors = {n: code_error(x.astype(np.float64), ones, *pair, UINT8, False) for n, pair in limits.items()}
     assert min(errors, key=errors.__getitem__) == "MSE"
+
+
+@given(
+    values,
+    st.lists(st.tuples(st.floats(-50, 0.5), st.floats(0.6, 50)), min_size=1, max_size=5),
+    st.sampled_from([UINT8, IntType(4, signed=False), IntType(8, signed=True)]),
+    st.booleans(),
+)
+def test_errors_of_many_ranges_are_those_of_each_by_its_definition(x, ranges, itype, symmetric):
+    x, weight = x.astype(np.float64), np.arange(1.0, x.size + 1)
+    for limits, found in zip(ranges, code_errors(x, weight, ranges, itype, symmetric), strict=True):
+        p = params_from_range(*limits, itype, symmetric=symmetric)
+        codes = np.clip(np.rint(x / float(p.scale)) + int(p.zero_point), itype.qmin, itype.qmax)
+        assert found == weight @ np.square(x - (codes - int(p.zero_point)) * float(p.scale))
 
 
 def test_a_moving_average_is_the_mean_of_the_samples_extremes():

@@ -8,7 +8,7 @@ cut, ordered or shared out. Chapter 5 sets them against each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -148,10 +148,10 @@ class MSE:
         centers, counts = state.occupied()
         fractions = np.linspace(1.0, 0.05, self.steps)
 
-        def error(lo: float, hi: float) -> float:
-            return code_error(centers, counts, lo, hi, itype, symmetric, self.norm)
+        def errors(candidates: Sequence[Limits]) -> list[float]:
+            return code_errors(centers, counts, candidates, itype, symmetric, self.norm)
 
-        return _search((lo, hi), fractions, error, together=symmetric)
+        return _search((lo, hi), fractions, errors, together=symmetric)
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
         """The largest magnitude of each row's codes, (C,); see the class."""
@@ -206,13 +206,13 @@ class Entropy:
         width = 2.0**state.exponent
         centers = np.asarray((bins - HALF + 0.5) * width, np.float64)
 
-        def error(lo: float, hi: float) -> float:
-            params = params_from_range(lo, hi, itype, symmetric=symmetric)
-            return divergence(centers, counts, params) if float(params.scale) >= width else np.inf
+        def errors(candidates: Sequence[Limits]) -> list[float]:
+            every = (params_from_range(*limits, itype, symmetric=symmetric) for limits in candidates)
+            return [divergence(centers, counts, p) if float(p.scale) >= width else np.inf for p in every]
 
         whole = params_from_range(lo, hi, itype, symmetric=symmetric).scale
         smallest = max(0.02, width / float(whole))  # below it no candidate is left
-        return _search((lo, hi), np.linspace(1.0, smallest, self.steps), error, together=symmetric)
+        return _search((lo, hi), np.linspace(1.0, smallest, self.steps), errors, together=symmetric)
 
     def row_limits(self, rows: NDArray[np.float32], itype: IntType) -> NDArray[np.float64]:
         """The largest magnitude of each row's codes, (C,); see the class. Some milliseconds a row."""
@@ -252,26 +252,27 @@ def divergence(centers: NDArray[np.float64], counts: NDArray[np.float64], params
     return float(p @ np.log(p / q))
 
 
-Candidate = Callable[[float, float], float]
+Errors = Callable[[Sequence[Limits]], list[float]]
 
 
-def _search(seen: Limits, fractions: NDArray[np.float64], error: Candidate, *, together: bool) -> Limits:
-    """The limits of least `error`, of those that shrink the `seen` ones by `fractions` (falling from 1).
+def _search(seen: Limits, fractions: NDArray[np.float64], errors: Errors, *, together: bool) -> Limits:
+    """The limits of the least of `errors`, of those that shrink the `seen` ones by `fractions` (falling from 1).
 
     Both ends alike first, then, unless `together` or one of them is zero, one at a time, twice. Of equals, the widest.
     """
 
-    def best(candidates: Iterable[Limits]) -> Limits:
-        return min(candidates, key=lambda limits: error(*limits))
+    def best(candidates: Sequence[Limits]) -> Limits:
+        found = errors(candidates)
+        return candidates[min(range(len(found)), key=found.__getitem__)]
 
     lo, hi = seen
     steps = fractions.tolist()
-    limits = best((lo * f, hi * f) for f in steps)
+    limits = best([(lo * f, hi * f) for f in steps])
     if lo >= 0 or hi <= 0 or together:
         return limits
     for _ in range(2):
-        limits = best((lo * f, limits[1]) for f in steps)
-        limits = best((limits[0], hi * f) for f in steps)
+        limits = best([(lo * f, limits[1]) for f in steps])
+        limits = best([(limits[0], hi * f) for f in steps])
     return limits
 
 
@@ -289,16 +290,35 @@ def code_error(
     `x` are the centers of a histogram's bins. Where a code is far narrower than a bin, as those of more than 8 bits
     are, the values inside lie evenly between two codes, and each errs by (s/2)**norm / (norm + 1) in the mean.
     """
-    params = params_from_range(lo, hi, itype, symmetric=symmetric)
-    scale, zero_point = float(params.scale), int(params.zero_point)
-    if itype.bits > 8:
+    return code_errors(x, weight, [(lo, hi)], itype, symmetric, norm)[0]
+
+
+def code_errors(
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    ranges: Sequence[Limits],
+    itype: IntType,
+    symmetric: bool,
+    norm: float = 2.0,
+) -> list[float]:
+    """`code_error` for each of `ranges`. Their parameters are made together: a search tries three hundred a tensor."""
+    low, high = np.transpose(ranges)
+    params = params_from_range(low, high, itype, symmetric=symmetric, axis=0)
+
+    def wide(scale: float, zero_point: int) -> float:
         beyond = np.maximum(
             x - (itype.qmax - zero_point + 0.5) * scale, (itype.qmin - zero_point - 0.5) * scale - x
         )
         inside = (scale / 2) ** norm / (norm + 1)
         return float(weight @ np.where(beyond > 0, np.maximum(beyond, 0) ** norm, inside))
-    codes = np.clip(np.rint(x / scale) + zero_point, itype.qmin, itype.qmax)
-    return float(weight @ np.abs(x - (codes - zero_point) * scale) ** norm)
+
+    def narrow(scale: float, zero_point: int) -> float:
+        codes = np.rint(x / scale)
+        np.clip(codes, itype.qmin - zero_point, itype.qmax - zero_point, out=codes)
+        return float(weight @ np.abs(x - codes * scale) ** norm)
+
+    error = wide if itype.bits > 8 else narrow
+    return [error(s, z) for s, z in zip(params.scale.tolist(), params.zero_point.tolist(), strict=True)]
 
 
 def _seen(extremes: Extremes) -> Limits:
