@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +36,7 @@ from benchmarks.memory import peak_bytes
 from benchmarks.quantizers import nncf_model, onnx_runtime_model
 from benchmarks.wheels import model_file
 from eightbit.graph.run import session_options
+from eightbit.report.timing import interleaved
 
 Arrays = list[NDArray[Any]]
 Feeds = dict[str, NDArray[Any]]
@@ -215,12 +217,16 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """What one quantizer kept of one model; `db` by output, `seconds` of CPU and `bytes` at the peak to quantize it."""
+    """What one quantizer kept of one model; `db` by output, `seconds` of CPU and `bytes` at the peak to quantize it.
+
+    `time` is the CPU time of the int8 network relative to the float one, on one sample and one thread.
+    """
 
     agreement: float
     db: tuple[float, ...]
     seconds: float
     bytes: int
+    time: float
 
 
 Run = Callable[[Feeds], Arrays]
@@ -274,7 +280,9 @@ def measured(name: str, quantizer: str) -> Row:
     seconds, peak = time.process_time() - started, peak_bytes()
     in_float = _in_session(str(model))
     exact, found = [in_float(x) for x in tested], [coded(x) for x in tested]
-    return Row(task.agree(exact, found), _db(exact, found), seconds, peak)
+    calls = [partial(run, tested[0]) for run in (in_float, coded)]
+    (float_time, int8_time), _ = interleaved(calls, rounds=30, seconds=20, burst=3, clock=time.process_time)
+    return Row(task.agree(exact, found), _db(exact, found), seconds, peak, int8_time / float_time)
 
 
 def _db(exact: list[Arrays], found: list[Arrays]) -> tuple[float, ...]:
@@ -306,13 +314,14 @@ def rows(names: list[str]) -> Iterator[tuple[str, str, Row | None]]:
 
 def show(found: list[tuple[str, str, Row | None]]) -> None:
     """The rows as a table."""
-    table = Table("model", "quantizer", "answers kept, %", "dB", "CPU s", "MB")
+    table = Table("model", "quantizer", "answers kept, %", "dB", "CPU s", "MB", "time, of float")
     for name, quantizer, row in found:
-        cells = ("fails", "", "", "") if row is None else (
+        cells = ("fails", *[""] * 4) if row is None else (
             f"{row.agreement:.1f}",
             " ".join(f"{db:.1f}" for db in row.db),
             f"{row.seconds:.1f}",
             f"{row.bytes / 1e6:.0f}",
+            f"{row.time:.2f}",
         )  # fmt: skip
         table.add_row(name, quantizer, *cells)
     Console().print(table)
@@ -337,6 +346,10 @@ def figures() -> Iterator[Figure]:
             )
         yield Figure(f"{name}: CPU time to quantize", row.seconds, 60, "s", "one thread")
         yield Figure(f"{name}: peak memory", row.bytes / 1e6, 1000, "MB", "whole process")
+        others = ", ".join(
+            f"{q} {r.time:.2f}" for q in QUANTIZERS if q != "default" and (r := by.get((name, q)))
+        )
+        yield Figure(f"{name}: time of int8 / float", row.time, 1, "x", others)
 
 
 if __name__ == "__main__":

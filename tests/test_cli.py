@@ -146,7 +146,7 @@ def test_quantize_lists_the_nodes_left_in_float(folder: Path):
 def test_quantize_states_how_near_the_outputs_are(folder: Path):
     words = ("quantize", folder / "net.onnx", "-c", folder / "calib.npz", "-o", folder / "q.onnx")
     assert re.search(
-        r"outputs on 8 calibration samples \(floor 20 dB\): \w+ \d+\.\d dB\n", call(*words).stdout
+        r"outputs on 8 calibration samples \(floor 15 dB\): \w+ \d+\.\d dB\n", call(*words).stdout
     )
     assert "outputs on" not in call(*words, "--no-check").stdout
     raised, beyond = call(*words, "--floor", "50"), call(*words, "--floor", "100")

@@ -128,6 +128,28 @@ def test_an_operand_that_varies_elsewhere_stays(shape: tuple[int, ...]) -> None:
     assert counts == [0]
 
 
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("a = Mul(x, t) b = Div(a, six) y = Mul(c, b)", ["Mul", "Mul"]),  # a scaled HardSwish's end
+        ("a = Mul(x, c) b = Div(a, six) d = Mul(b, c) y = Add(d, c)", ["Mul", "Add"]),
+        ("a = Div(six, x) y = Mul(a, c)", ["Div", "Mul"]),  # x divides
+        ("a = Mul(x, c) b = Div(a, six) y = Add(a, b)", ["Mul", "Div", "Add"]),  # two read it
+        ("a = Mul(x, tiny) y = Mul(a, tiny)", ["Mul", "Mul"]),  # the product is no float32
+        ("a = Mul(x, zero) y = Div(a, zero)", ["Mul", "Div"]),  # NaN is what it is
+        ("a = Mul(x, row) y = Mul(a, c)", ["Mul", "Mul"]),
+    ],
+)
+def test_factors_that_follow_each_other_are_one(body: str, left: list[str]) -> None:
+    numbers = {"six": 6, "c": -0.75, "zero": 0, "tiny": 1e-30, "row": [[1, 2, 3]]}
+    constants = {name: np.array(n, np.float32) for name, n in numbers.items() if name in body}
+    given = "float[N,3] x, float[N,3] t" if "t)" in body else "float[N,3] x"
+    model = graph(f"g ({given}) => (float[N,3] y) {{ {body} }}", **constants)
+    folded, counts = applied(model, affine_layers.merge_factors)
+    assert ops(folded) == left
+    assert counts == [len(ops(model)) - len(left)]
+
+
 def test_dense_layers_become_gemm_with_rows_as_channels_and_a_bias() -> None:
     model = graph(
         "g (float[N,5] x) => (float[N,7] y) { c = MatMul(x, w) y = Add(c, b) }",

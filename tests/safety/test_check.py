@@ -51,7 +51,7 @@ def test_outputs_above_the_floor_are_stated_and_nothing_else_changes():
     assert output.sqnr_db == pytest.approx(expected, abs=0.01) and output.sqnr_db > FLOOR
     assert label.equal == np.mean(net()(DATA[:8])[1] == q(DATA[:8])[1])
     assert (found.costs, found.remarks) == ((), ())
-    assert f"(floor 20 dB): y {output.sqnr_db:.1f} dB, label {label.equal:.1%} equal" in str(found)
+    assert f"(floor 15 dB): y {output.sqnr_db:.1f} dB, label {label.equal:.1%} equal" in str(found)
     assert "dB" not in str(q.report)
     off = eb.quantize(net(), DATA, check=False)
     assert off.report is not None and off.report.check is None

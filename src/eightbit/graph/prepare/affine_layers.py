@@ -4,6 +4,7 @@ With s and t per output channel, `s (W x + b) + t = (s W) x + (s b + t)`: a Batc
 (s = gamma / sqrt(var + eps), t = beta - mean s), a Mul or an Add with a constant cost nothing
 after a Conv, ConvTranspose or Gemm. Products are taken in float64 and rounded to float32 once.
 Source: Jacob et al. 2018, section 3.2 (batch normalization folding).
+Where no layer is before them, factors that follow each other become one.
 """
 
 from __future__ import annotations
@@ -84,6 +85,41 @@ def fold_constant_affine(model: ir.Model) -> int:
                 count += 1
             break
     return count
+
+
+def merge_factors(model: ir.Model) -> int:
+    """Write Mul and Div by one number, behind another one that is read by nothing else, as one Mul; returns how many.
+
+    Exporters spell a scaled HardSwish `x clip(x + 3, 0, 6) / 6 * a`: every factor is a pass over the tensor in float.
+    Numbers whose product float32 does not hold as a normal number stay apart.
+    """
+    count = 0
+    for node in list(model.graph):
+        second = _factor(node)
+        before = None if second is None else second[0].producer()
+        first = None if before is None else _factor(before)
+        if second is None or first is None or before is None or sole_consumer(second[0]) is not node:
+            continue
+        factor = np.float64(first[1]) * second[1]
+        if not np.finfo(np.float32).tiny <= abs(factor) <= np.finfo(np.float32).max:
+            continue
+        merged = add_constant(model.graph, f"{node.name}.factor", np.array(factor, np.float32))
+        replace_node(node, ir.node("Mul", [first[0], merged], name=node.name))
+        model.graph.remove(before, safe=True)
+        count += 1
+    return count
+
+
+def _factor(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """The tensor that a Mul or Div by one number reads, and what it multiplies by; None for other nodes."""
+    for index in (0, 1) if is_op(node, "Mul") else (0,) if is_op(node, "Div") else ():
+        source, operand = node.inputs[index], constant(node.inputs[1 - index])
+        if source is None or operand is None or operand.dtype != np.float32 or operand.size != 1:
+            continue
+        number = float(operand.reshape(-1)[0])
+        if constant(source) is None and operand.ndim <= (rank(source) or 0) and number:
+            return source, number if node.op_type == "Mul" else 1 / number
+    return None
 
 
 def matmul_to_gemm(model: ir.Model) -> int:

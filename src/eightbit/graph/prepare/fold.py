@@ -71,6 +71,7 @@ PASSES: tuple[Pass, ...] = (
     affine_layers.normalize_gemm,
     affine_layers.fold_batchnorm,
     affine_layers.fold_constant_affine,
+    affine_layers.merge_factors,
     affine_layers.unshare_biases,
     rows.linear_to_gemm,
     rows.fold_score_scale,
