@@ -34,7 +34,7 @@ def function_roots(
         moving = [value for value in node.inputs if value is not None and constant(value) is None]
         fixed = [array for value in node.inputs if (array := constant(value)) is not None]
         sources = {roots.get(value, value) for value in moving}
-        if len(sources) == 1 and all(_single(array, moving[0]) for array in fixed):
+        if len(sources) == 1 and all(single(array, moving[0]) for array in fixed):
             (root,) = sources
             found[node] = root
             if node.outputs[0].name not in starts:
@@ -65,6 +65,6 @@ def tabulated(
     return FloatSession(ir.from_proto(model)).run({str(root.name): x})[str(end.name)].ravel()
 
 
-def _single(array: np.ndarray, beside: ir.Value) -> bool:
+def single(array: np.ndarray, beside: ir.Value) -> bool:
     """Whether a constant is one number, and adds no axis to what it meets."""
     return array.size == 1 and (array.ndim == 0 or array.ndim <= (rank(beside) or 0))

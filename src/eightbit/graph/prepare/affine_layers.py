@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.graph.functions import single
 from eightbit.graph.model import (
     add_constant,
     attribute,
@@ -114,10 +115,9 @@ def _factor(node: ir.Node) -> tuple[ir.Value, float] | None:
     """The tensor that a Mul or Div by one number reads, and what it multiplies by; None for other nodes."""
     for index in (0, 1) if is_op(node, "Mul") else (0,) if is_op(node, "Div") else ():
         source, operand = node.inputs[index], constant(node.inputs[1 - index])
-        if source is None or operand is None or operand.dtype != np.float32 or operand.size != 1:
+        if source is None or constant(source) is not None or operand is None or operand.dtype != np.float32:
             continue
-        number = float(operand.reshape(-1)[0])
-        if constant(source) is None and operand.ndim <= (rank(source) or 0) and number:
+        if single(operand, source) and (number := float(operand.item())):
             return source, number if node.op_type == "Mul" else 1 / number
     return None
 
