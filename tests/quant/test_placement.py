@@ -180,3 +180,36 @@ def test_a_function_that_only_float_nodes_read_gives_its_input_no_codes(body, co
     told = {i.node for i in placement.islands if "only float nodes read it" in i.reason}
     assert told == ({"c"} | ({"b"} - {*coded}) if "l" in coded else set())
     assert_engines_agree(q)
+
+
+def detector(body, scores=1.0):
+    """Boxes of some hundred pixels in four channels, scores from 0 to `scores` in the others, and how they go on."""
+    constants = {"w": normal(4, 4, 1, 1), "u": normal(2, 4, 1, 1, seed=2)}
+    constants |= {
+        "v": normal(4, 6, 1, 1),
+        "pixels": np.float32(300),
+        "share": np.float32(scores),
+        "rows": np.array([0, 6, 64]),
+    }
+    head = "a = Conv (x, w) t = Sigmoid (a) b = Mul (t, pixels) c = Conv (x, u) p = Sigmoid (c) s = Mul (p, share)"
+    return network(f"{head} {body}", **constants)
+
+
+@pytest.mark.parametrize(
+    ("body", "scores", "joined"),
+    [
+        ("y = Concat <axis=1> (b, s)", 1, False),
+        ("j = Concat <axis=1> (b, s) y = Transpose <perm=[0,2,3,1]> (j)", 1, False),
+        ("j = Concat <axis=1> (b, s) r = Reshape (j, rows) y = Concat <axis=2> (r, r)", 1, False),
+        ("y = Concat <axis=1> (b, s)", 100, True),
+        ("j = Concat <axis=1> (b, s) y = Conv (j, v)", 1, True),
+    ],
+)
+def test_scores_are_not_joined_with_boxes_in_codes_of_one_range(body, scores, joined):
+    model = detector(body, scores)
+    q, placement, _ = quantize_graph(model, DATA, Recipe(equalize=False))
+    node = "j" if "j =" in body else "y"
+    reasons = {i.node: i.reason for i in placement.islands}
+    assert (node in placement.integer) == joined
+    assert ("would keep" in reasons.get(node, "") and "'s'" in reasons[node]) != joined
+    assert_engines_agree(q)

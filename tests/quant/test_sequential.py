@@ -187,7 +187,7 @@ def test_what_layers_see_is_what_they_will_see(bits):
         assert apart.max() <= 1 and (apart != 0).mean() < 0.01
 
 
-@pytest.mark.parametrize(("bits", "better"), [((4, 8), 3.0), ((4, 4), 0.5)], ids=["W4A8", "W4A4"])
+@pytest.mark.parametrize(("bits", "better"), [((4, 8), 2.0), ((4, 4), 0.5)], ids=["W4A8", "W4A4"])
 def test_static_recipes_of_few_bits_gain_by_rounding_on_what_layers_will_see(bits, better, monkeypatch):
     data, unseen = (np.abs(normal(n, 5, 6, 6, seed=n)) for n in (200, 100))
     recipe = Recipe(Weights(bits=bits[0]), Activations(bits=bits[1]))

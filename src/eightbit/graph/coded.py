@@ -2,6 +2,10 @@
 
     x -> QuantizeLinear [-> Clip] -> codes -> DequantizeLinear
 
+Beside the DequantizeLinear, a Clip may make codes of another tensor, which the float graph does not have:
+
+    codes -> Clip -> codes of a gate -> DequantizeLinear        (`quant.write.gates`)
+
 The names of what is made up say nothing for certain: a model may have a tensor called `x_q` of its own.
 """
 
@@ -20,9 +24,25 @@ CODES = "_q"
 def quantizer(codes: ir.Value | None) -> ir.Node | None:
     """The QuantizeLinear that made `codes`, at once or through a Clip that cuts them off at fewer bits."""
     node = None if codes is None else codes.producer()
-    if node is not None and is_op(node, "Clip") and all(constant(v) is not None for v in node.inputs[1:]):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node is not None and is_op(node, "Clip") and gated(codes) is None:
+        before = _cut(node)
+        node = None if before is None else before.producer()
     return node if node is not None and is_op(node, "QuantizeLinear") else None
+
+
+def gated(codes: ir.Value | None) -> ir.Value | None:
+    """The codes of which a Clip made these, if others read them as they are; None for any other value."""
+    node = None if codes is None else codes.producer()
+    source = None if node is None else _cut(node)
+    if source is None or not (source.is_graph_output() or any(use.node is not node for use in source.uses())):
+        return None
+    return source if quantizer(source) is not None else None
+
+
+def _cut(clip: ir.Node) -> ir.Value | None:
+    """What a Clip of constant bounds cuts off; None for any other node."""
+    fixed = is_op(clip, "Clip") and all(constant(v) is not None for v in clip.inputs[1:])
+    return clip.inputs[0] if fixed else None
 
 
 def code_tensors(graph: ir.Graph) -> Iterator[tuple[str, ir.Value, ir.Node]]:

@@ -7,7 +7,8 @@ Between codes such a tree needs one rounding, at its end: the integer program ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,54 @@ from onnx import TensorProto, helper, numpy_helper
 from eightbit.graph.forms import ELEMENTWISE
 from eightbit.graph.model import constant, is_op, rank
 from eightbit.graph.run import FloatSession
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A tree: the tensor of which it is a function, its nodes in graph order, and the one tensor that others read."""
+
+    root: ir.Value
+    nodes: tuple[ir.Node, ...]
+    end: ir.Value
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether nothing but the function reads its root."""
+        return not _leaves(self.root, {*self.nodes})
+
+    def at(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Its values (N,) at `x` (N,). Raises EngineError where ONNX Runtime does not run it."""
+        graph = self.nodes[0].graph
+        assert isinstance(graph, ir.Graph)
+        root, end = str(self.root.name), str(self.end.name)
+        read = [value for node in self.nodes for value in node.inputs if value is not None]
+        fixed = {str(value.name): array for value in read if (array := constant(value)) is not None}
+        body = helper.make_graph(
+            [ir.serde.serialize_node(node) for node in self.nodes],
+            "function",
+            [helper.make_tensor_value_info(root, TensorProto.FLOAT, [None])],
+            [helper.make_tensor_value_info(end, TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(array, name) for name, array in fixed.items()],
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opset_imports.items()]
+        model = helper.make_model(body, opset_imports=opsets, ir_version=10)
+        return FloatSession(ir.from_proto(model)).run({root: x})[end].ravel()
+
+
+def functions(model: ir.Model, starts: Collection[str]) -> Iterator[Function]:
+    """The trees of a graph that others read at one end; one begins at each of the tensors named in `starts`."""
+    trees: dict[ir.Value, list[ir.Node]] = {}
+    for node, root in function_roots(model, starts=starts).items():
+        trees.setdefault(root, []).append(node)
+    for root, nodes in trees.items():
+        inside = set(nodes)
+        ends = [node.outputs[0] for node in nodes if _leaves(node.outputs[0], inside)]
+        if len(ends) == 1:
+            yield Function(root, tuple(nodes), ends[0])
+
+
+def _leaves(value: ir.Value, inside: Collection[ir.Node]) -> bool:
+    return value.is_graph_output() or any(use.node not in inside for use in value.uses())
 
 
 def function_roots(
@@ -40,29 +89,6 @@ def function_roots(
             if node.outputs[0].name not in starts:
                 roots[node.outputs[0]] = root
     return found
-
-
-def tabulated(
-    nodes: Sequence[ir.Node], root: ir.Value, end: ir.Value, x: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The values (N,) at `end` of the function that `nodes`, in graph order, make of `root`, at `x` (N,).
-
-    Raises EngineError where ONNX Runtime does not run them.
-    """
-    graph = nodes[0].graph
-    assert isinstance(graph, ir.Graph)
-    read = [value for node in nodes for value in node.inputs if value is not None]
-    fixed = {str(value.name): array for value in read if (array := constant(value)) is not None}
-    body = helper.make_graph(
-        [ir.serde.serialize_node(node) for node in nodes],
-        "function",
-        [helper.make_tensor_value_info(str(root.name), TensorProto.FLOAT, [None])],
-        [helper.make_tensor_value_info(str(end.name), TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for name, array in fixed.items()],
-    )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opset_imports.items()]
-    model = helper.make_model(body, opset_imports=opsets, ir_version=10)
-    return FloatSession(ir.from_proto(model)).run({str(root.name): x})[str(end.name)].ravel()
 
 
 def single(array: np.ndarray, beside: ir.Value) -> bool:

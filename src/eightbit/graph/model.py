@@ -171,6 +171,13 @@ def bypass(node: ir.Node, value: ir.Value) -> bool:
     return True
 
 
+def drop_unread(graph: ir.Graph) -> None:
+    """Remove, in place, the initializers that no node reads and that are no output of the graph."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
 def initializer_bytes(model: ir.Model) -> int:
     """Bytes of all initializers of the main graph."""
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

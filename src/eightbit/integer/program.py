@@ -18,9 +18,9 @@ from eightbit.arith.affine import INT8, IntType, QuantParams
 
 Codes = NDArray[np.integer]
 """int8, or int16."""
-REQUANTIZE, CLIP_CODES = "Requantize", "ClipCodes"
+REQUANTIZE, CLIP_CODES, GATE = "Requantize", "ClipCodes", "Gate"
 """Kinds of Lookup that belong to no operator: codes of one scale as codes of another; codes of fewer than eight bits
-cut off, scale and zero point as they are."""
+cut off, scale and zero point as they are; codes of one tensor cut off, as codes of another."""
 
 
 IN_A_TABLE = "a table of codes in the NumPy engine alone; ONNX Runtime computes it in float"

@@ -29,6 +29,7 @@ from eightbit.quant.observe.calibrate import Progress
 from eightbit.quant.stage import Stage, encoded, fitted, placed, stage
 from eightbit.quant.write.dynamic import insert_dynamic
 from eightbit.quant.write.embeddings import encode_tables, insert_tables
+from eightbit.quant.write.gates import write_gates
 from eightbit.quant.write.qdq import insert_qdq
 from eightbit.quant.write.tokens import insert_per_token
 
@@ -78,7 +79,8 @@ def finish(staged: Stage, recipe: Recipe, data: Any = None, *, progress: Progres
             found = sequential_layers(copy, placement, params, data, recipe, progress=progress)
             staged.walked[recipe] = found
     _write(copy, placement, params, encoded(staged, placement, params, recipe), recipe)
-    return copy, placement, params
+    gated = write_gates(copy, staged.swishes, placement, params)
+    return copy, placement.in_integers(gated), params
 
 
 def _write(

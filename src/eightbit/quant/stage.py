@@ -31,6 +31,7 @@ from eightbit.quant.encode.layers import encode_layers, wide_layers
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.methods.observers import State
 from eightbit.quant.observe.calibrate import Progress, observe, parameters
+from eightbit.quant.observe.gates import Swish, swishes, whole_steps
 from eightbit.quant.observe.moments import Moments, layer_moments
 from eightbit.quant.observe.ranges import (
     beyond_float32,
@@ -38,6 +39,7 @@ from eightbit.quant.observe.ranges import (
     constant_ranges,
     drowned,
     fixed_limits,
+    outweighed,
     strained_sums,
 )
 from eightbit.quant.observe.readers import as_read
@@ -49,7 +51,7 @@ class Stage(HoldsGraph):
 
     `placement` is where `recipe` puts integers as far as the graph alone can tell; `states` has a filled calibrator for
     each tensor that may become codes, `moments` those of each layer's input but for the widest (`encode.layers.WIDE`);
-    they are empty if the recipe looks at none.
+    they are empty if the recipe looks at none. `swishes` are those that may lie between codes.
     """
 
     can: Capable
@@ -57,6 +59,7 @@ class Stage(HoldsGraph):
     placement: Placement
     states: Mapping[str, State]
     moments: Mapping[str, Moments]
+    swishes: tuple[Swish, ...] = ()
     found: dict[tuple[str, Activations], QuantParams] = field(default_factory=dict, compare=False, repr=False)
     """Parameters by tensor and choice: a searched range is searched for once."""
     made: dict[tuple[Any, ...], EncodedLayer] = field(default_factory=dict, compare=False, repr=False)
@@ -97,6 +100,7 @@ def stage(
     placement = chosen(can, recipe)
     _refuse_opset(model)
     states: Mapping[str, State] = {}
+    gated: tuple[Swish, ...] = ()
     if recipe.calibrates:
         calibrators = {name: c.range for name, c in choices(model, placement, recipe).items()}
         unclear = {
@@ -108,6 +112,7 @@ def stage(
             can = can.without(around_masks(model, masks))
             placement = chosen(can, recipe)
         states = as_read(model, observed.sound(placement.observed))
+        gated = swishes(model, placement.sources)
     if looks and data is None:
         raise CalibrationError(
             "this recipe looks at data to round weights or correct biases; give calibration data, or choose "
@@ -116,7 +121,7 @@ def stage(
     wide = set() if always_moments else set(wide_layers(model, placement.layers))
     seen = tuple(name for name in placement.layers if name not in wide)
     moments = layer_moments(model, seen, data, progress=progress) if looks else {}
-    return Stage(can, recipe, placement, states, moments)
+    return Stage(can, recipe, placement, states, moments, gated)
 
 
 def _refuse_opset(model: ir.Model) -> None:
@@ -153,6 +158,7 @@ def placed(staged: Stage, recipe: Recipe) -> Placement:
     placement = staged.placement if recipe == staged.recipe else chosen(staged.can, recipe)
     strained = strained_sums(staged.model, placement, staged.states, recipe)
     strained |= drowned(staged.model, placement, staged.states, recipe)
+    strained |= outweighed(staged.model, placement, staged.states, recipe)
     strained |= beyond_float32(staged.model, placement, staged.states)
     return chosen(staged.can, recipe, strained) if strained else placement
 
@@ -176,6 +182,7 @@ def fitted(staged: Stage, placement: Placement, recipe: Recipe) -> dict[str, Qua
     fresh = parameters(new, wanted, fixed=fixed_limits(staged.model, placement))
     staged.found.update({(name, wanted[name]): p for name, p in fresh.items()})
     params = {name: staged.found[name, choice] for name, choice in wanted.items()}
+    params |= whole_steps(staged.swishes, placement, params, wanted)
     return params | constant_ranges(staged.model, placement, recipe)
 
 

@@ -25,6 +25,7 @@ from eightbit.graph.run import FloatSession
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
 from eightbit.safety.design import Signs, weighing_design
+from eightbit.safety.parts import apart, joints
 
 BLOCK = 2**13
 """Values of an output that are weighed at a time."""
@@ -77,6 +78,7 @@ def probe(
     errors = _Errors(model, layers, params)
     graph, places = _with_injections(model, sources)
     session, signs = FloatSession(graph), design(len(sources))
+    joined, names = joints(model), [str(value.name) for value in model.graph.outputs]
     power, energy, values = np.zeros((3, len(sources)))
     count = 0
     for sample in data:
@@ -91,7 +93,10 @@ def probe(
         ) -> list[NDArray[np.floating]]:
             given = {places[s]: signed[int(sign)][s] for s, sign in zip(sources, row, strict=True)}
             results = session.run(dict(sample) | given).values()
-            return [y.ravel() for y in results if y.dtype.kind == "f"]
+            named = apart(
+                dict(zip(names, results, strict=True)), joined
+            )  # by the model's names, not the sums'
+            return [y.ravel() for y in named.values() if y.dtype.kind == "f"]
 
         exact = outputs(np.zeros(len(sources), np.float32))
         power += _powers(exact, map(outputs, signs), signs)

@@ -10,7 +10,7 @@ run. That is for the default recipe alone: any other is a choice, which is carri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, log10
 from typing import Any
@@ -29,6 +29,7 @@ from eightbit.quant.quantize import Quantized, finish
 from eightbit.quant.stage import Stage, encoded
 from eightbit.safety.check import Check, Cost, compared
 from eightbit.safety.design import one_by_one
+from eightbit.safety.parts import Joint, apart, joints
 from eightbit.safety.probes import Kind, Source, probe
 
 SAMPLES = 8
@@ -58,7 +59,9 @@ def checked(
         count += stream.count(feeds)
         if count >= SAMPLES:
             break
-    trial = _Trial(staged, runs, [session.run(feeds) for feeds in runs], Check(samples=count, floor=floor))
+    joined = joints(model)
+    exact = [apart(session.run(feeds), joined) for feeds in runs]
+    trial = _Trial(staged, runs, exact, joined, Check(samples=count, floor=floor))
     try:
         check = trial.check(quantized)
     except EngineError as cause:
@@ -85,17 +88,21 @@ def checked(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Samples, the float model's outputs for them, the stage to finish recipes from, and a check to fill in."""
+    """Samples, the float model's outputs for them, how these are joined, the stage to finish recipes from, and a check
+    to fill in.
+    """
 
     staged: Stage
     runs: Sequence[Feeds]
-    exact: Sequence[Feeds]
+    exact: Sequence[Mapping[str, Any]]
+    joined: Mapping[str, Joint]
     empty: Check
 
     def check(self, quantized: Quantized) -> Check:
         """How near the outputs of a quantized graph are. Raises EngineError where ONNX Runtime does not run it."""
         session = OnnxRuntime(quantized[0])
-        return replace(self.empty, outputs=compared(self.exact, [session.run(feeds) for feeds in self.runs]))
+        found = [apart(session.run(feeds), self.joined) for feeds in self.runs]
+        return replace(self.empty, outputs=compared(self.exact, found))
 
     def above(self, recipe: Recipe) -> Result | None:
         """What comes of `recipe`; None for outputs below the floor, and where nothing comes of it that runs."""

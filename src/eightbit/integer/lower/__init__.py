@@ -6,7 +6,8 @@
    table of codes one (`embeddings`).
 2. What is left in float is cut into islands: connected float nodes between codes and codes (`islands`). An island
    that is a function of one code becomes a table.
-3. Borders get Quantize and Dequantize, everything is put in running order and verified.
+3. Borders get Quantize and Dequantize; what is multiplied by a table of itself becomes one table (`gates`); everything
+   is put in running order and verified.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from eightbit.integer.lower.codes import CodeTensors
 from eightbit.integer.lower.dynamic_layers import dynamic_layers
 from eightbit.integer.lower.embeddings import embeddings
 from eightbit.integer.lower.ends import requantize_table
+from eightbit.integer.lower.gates import with_gates
 from eightbit.integer.lower.islands import find_islands
 from eightbit.integer.lower.rules import RULES, clip_codes
 from eightbit.integer.verify import verify
@@ -57,9 +59,10 @@ def lower(qdq: ir.Model) -> p.Program:
     ops.extend(islands)
     written.update(name for op in islands for name in op.outputs)
     ops.extend(_borders(qdq, codes, (ops, written)))
+    outputs = tuple(str(v.name) for v in qdq.graph.outputs)
+    ops = with_gates(ops, codes.tensors, outputs)
     if codes.problems:
         raise UnsupportedOp("the graph's quantization contradicts itself:\n  " + "\n  ".join(codes.problems))
-    outputs = tuple(str(v.name) for v in qdq.graph.outputs)
     used = {name for op in ops for name in op.inputs} | {name for op in ops for name in op.outputs}
     program = p.Program(
         inputs=tuple(str(v.name) for v in qdq.graph.inputs if v.name not in qdq.graph.initializers),

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8, INT16
-from eightbit.graph.coded import quantizer
+from eightbit.graph.coded import gated, quantizer
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer
 from eightbit.graph.names import Names, node_names, tensor_names
 from eightbit.integer.program import Codes, TensorInfo, canonical
@@ -77,7 +77,9 @@ class CodeTensors:
             return self.describe(node) is not None
         if not is_op(node, "DequantizeLinear") or constant(node.inputs[0]) is not None:
             return False
-        return quantizer(node.inputs[0]) is not None and self.describe(node) is not None
+        codes = node.inputs[0]
+        made = quantizer(codes) is not None or gated(codes) is not None
+        return made and self.describe(node) is not None
 
     def read(self, value: ir.Value | None) -> str | None:
         """The name of the codes whose DequantizeLinear made the float `value`; constants included, else None."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eightbit.arith.affine import INT8
-from eightbit.graph.coded import quantizer
+from eightbit.graph.coded import gated, quantizer
 from eightbit.graph.model import attribute, constant, input_at, is_op, sole_consumer, title
 from eightbit.graph.windows import Window, window
 from eightbit.integer import program as p
@@ -157,19 +157,27 @@ def as_table(node: ir.Node, codes: CodeTensors) -> list[p.Op] | str:
 
 
 def clip_codes(node: ir.Node, codes: CodeTensors) -> list[p.Op] | None:
-    """A Clip of codes, not of floats: how codes of fewer than eight bits are cut off. None for any other node."""
-    q = quantizer(node.outputs[0])
-    if q is None or q is node or node.inputs[0] is None or node.inputs[0].producer() is not q:
+    """A Clip of codes, not of floats: how codes of fewer than eight bits are cut off, and how those of a gate are made.
+
+    None for any other node.
+    """
+    if not is_op(node, "Clip"):
         return None
-    info = codes.describe(q)
-    if info is None:
+    cut, before = node.outputs[0], node.inputs[0]
+    source = gated(cut)
+    q = quantizer(cut if source is None else source)
+    info = None if q is None else codes.describe(q)
+    if info is None or before is None:
         return None
-    x, y = str(q.outputs[0].name), str(node.outputs[0].name)
+    x, y = str(before.name), str(cut.name)
     codes.tensors.setdefault(x, info)
-    codes.tensors.setdefault(y, info)
+    readers = (use.node for use in cut.uses() if is_op(use.node, "DequantizeLinear"))
+    after = next(readers, None) if source is not None else None
+    codes.tensors.setdefault(y, (None if after is None else codes.describe(after)) or info)
     bounds = [constant(input_at(node, i)) for i in (1, 2)]
     lo, hi = (None if bound is None else int(p.canonical(bound.reshape(1))[0]) for bound in bounds)
-    return [p.Lookup(title(node), (x,), (y,), np.clip(p.all_codes(info.itype), lo, hi), p.CLIP_CODES)]
+    table = np.clip(p.all_codes(info.itype), lo, hi)
+    return [p.Lookup(title(node), (x,), (y,), table, p.CLIP_CODES if source is None else p.GATE)]
 
 
 RULES: dict[str, Rule] = {

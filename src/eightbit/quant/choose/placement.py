@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Placement:
     islands: tuple[Island, ...]
     tables: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+
+    def in_integers(self, nodes: Collection[str]) -> Placement:
+        """The same, with nodes that were left in float, or to a function, among the integer ones."""
+        return replace(
+            self,
+            integer=(*self.integer, *nodes),
+            islands=tuple(island for island in self.islands if island.node not in nodes),
+            functions=tuple(name for name in self.functions if name not in nodes),
+        )
 
     @property
     def observed(self) -> tuple[str, ...]:

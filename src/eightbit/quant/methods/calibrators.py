@@ -334,7 +334,13 @@ def predicted_sqnr_db(calibrator: Calibrator, state: Histogram, itype: IntType, 
     """What codes in the calibrator's limits would keep of the values seen: their signal to noise ratio in decibels."""
     if state.exponent is None:
         return float("inf")
-    lo, hi = calibrator.limits(state, itype, symmetric)
+    return kept_db(calibrator.limits(state, itype, symmetric), state, itype, symmetric)
+
+
+def kept_db(limits: Limits, state: Histogram, itype: IntType, symmetric: bool) -> float:
+    """The same for codes that span `limits`."""
+    if state.exponent is None:
+        return float("inf")
     centers, counts = state.occupied()
-    noise = code_error(centers, counts, lo, hi, itype, symmetric)
+    noise = code_error(centers, counts, *limits, itype, symmetric)
     return float(10 * np.log10(counts @ centers**2 / noise)) if noise > 0 else float("inf")

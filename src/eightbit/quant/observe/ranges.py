@@ -13,7 +13,7 @@ from eightbit.graph.forms import ELEMENTWISE, LAYERS, Form, activations, ops
 from eightbit.graph.model import constant, is_op
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations, Recipe
-from eightbit.quant.methods.calibrators import MSE, MinMax, predicted_sqnr_db
+from eightbit.quant.methods.calibrators import MSE, MinMax, kept_db, predicted_sqnr_db
 from eightbit.quant.methods.observers import Histogram, Limits, State
 
 FIXED_LIMITS = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
@@ -22,6 +22,8 @@ CODES = 2**8
 """Codes of a tensor: what its largest number is to its scale."""
 RESIDUAL_FLOOR_DB = 28
 """In MiniLM, sums below it cost 0.5 to 4 points of cosine each when they were quantized; those above 31 cost none."""
+JOINED_FLOOR_DB = 20
+"""What codes of one range have to keep of each tensor that a Concat joins for the model's user."""
 MOST_LOST = 0.25
 """Share of the numbers that may become zero in front of a root or a logarithm. In basic-pitch and Silero, whose spectra
 go through both, it is 0.34 to 0.72 of those that matter; in the divisions of PP-OCR's norms, below 0.15."""
@@ -143,6 +145,53 @@ def strained_sums(
             found[str(node.name)] = (
                 f"outliers: codes would keep {kept:.0f} dB of its sum, less than {RESIDUAL_FLOOR_DB}"
             )
+    return found
+
+
+def outweighed(
+    model: ir.Model, placement: Placement, states: Mapping[str, State], recipe: Recipe
+) -> dict[str, str]:
+    """Concats with which nothing computes, and in whose one range an input would be lost, with the reason.
+
+    A detector hands out boxes in pixels and scores below one: codes that reach the pixels have none between two scores.
+    """
+    wanted, idle = choices(model, placement, recipe), _idle(model, placement)
+    found = {}
+    for node in model.graph:
+        value = node.outputs[0]
+        state, choice = states.get(str(value.name)), wanted.get(str(value.name))
+        if not is_op(node, "Concat") or node.name not in placement.integer or value not in idle:
+            continue
+        if choice is None or not isinstance(state, Histogram):
+            continue
+        joint = choice.range.limits(state, choice.itype, choice.symmetric)
+        for part in activations(node):
+            source = placement.sources[str(part.name)]
+            own, seen = wanted[source], states[source]
+            if isinstance(seen, Histogram):
+                kept = kept_db(joint, seen, choice.itype, choice.symmetric)
+                alone = predicted_sqnr_db(own.range, seen, own.itype, own.symmetric)
+                if kept < min(JOINED_FLOOR_DB, alone):
+                    found[str(node.name)] = (
+                        f"codes of one range for all that it joins would keep {kept:.0f} dB of '{part.name}'"
+                    )
+    return found
+
+
+def _idle(model: ir.Model, placement: Placement) -> set[ir.Value]:
+    """The tensors with whose codes nothing computes: they leave the graph, or float ops read them, through moves."""
+    busy = {*placement.layers, *placement.integer, *placement.functions, *placement.absorbed}
+    joining = {str(n.name) for n in model.graph if is_op(n, "Concat")}
+    passing = joining.union(placement.moves)
+    found: set[ir.Value] = set()
+
+    def reads(node: ir.Node) -> bool:
+        if node.name in passing:
+            return not found.issuperset(node.outputs)
+        return node.name in busy
+
+    for node in reversed(list(model.graph)):
+        found.update(v for v in node.outputs if not any(reads(use.node) for use in v.uses()))
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eightbit.graph.functions import function_roots, tabulated
+from eightbit.graph.functions import functions
 from eightbit.quant.methods.observers import Histogram, Limits, State
 
 FLAT = 2**-10
@@ -21,25 +21,12 @@ def as_read(model: ir.Model, states: Mapping[str, State]) -> dict[str, State]:
     Codes below -3 are of no use to a HardSwish. `states` are those of the tensors that may become codes; each begins a
     function of its own.
     """
-    trees: dict[ir.Value, list[ir.Node]] = {}
-    for node, root in function_roots(model, starts=states).items():
-        trees.setdefault(root, []).append(node)
     found = dict(states)
-    for root, nodes in trees.items():
-        state, inside = states.get(str(root.name)), set(nodes)
-
-        def leaves(value: ir.Value, inside: set[ir.Node] = inside) -> bool:
-            return value.is_graph_output() or any(use.node not in inside for use in value.uses())
-
-        ends = [node.outputs[0] for node in nodes if leaves(node.outputs[0])]
-        if (
-            isinstance(state, Histogram)
-            and state.exponent is not None
-            and len(ends) == 1
-            and not leaves(root)
-        ):
-            result = tabulated(nodes, root, ends[0], state.centers.astype(np.float32))
-            found[str(root.name)] = state.within(*_between_flat_ends(state.centers, result))
+    for function in functions(model, states):
+        state = states.get(str(function.root.name))
+        if isinstance(state, Histogram) and state.exponent is not None and function.reads_alone:
+            result = function.at(state.centers.astype(np.float32))
+            found[str(function.root.name)] = state.within(*_between_flat_ends(state.centers, result))
     return found
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.graph.coded import CODES
-from eightbit.graph.model import add_constant, register_constant
+from eightbit.graph.model import add_constant, drop_unread, register_constant
 from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
@@ -34,10 +34,7 @@ def insert_dynamic(model: ir.Model, placement: Placement, layers: Mapping[str, E
         for node in list(model.graph):
             if node.name in placement.layers:
                 writer.rewrite(node, layers[str(node.name)])
-    for value in list(model.graph.initializers.values()):
-        if not value.uses() and not value.is_graph_output():
-            assert value.name is not None
-            del model.graph.initializers[value.name]
+    drop_unread(model.graph)
 
 
 class _Writer:

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from eightbit.arith.affine import QuantParams, quantize
 from eightbit.graph.coded import CODES
 from eightbit.graph.forms import FUSED, is_layer
-from eightbit.graph.model import add_constant, constant, input_at, register_constant, set_constant
+from eightbit.graph.model import (
+    add_constant,
+    constant,
+    drop_unread,
+    input_at,
+    register_constant,
+    set_constant,
+)
 from eightbit.graph.names import counted, unique_name, unique_node_name, unique_stem
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.encode.weights import EncodedLayer
@@ -40,10 +47,7 @@ def insert_qdq(
     """
     with counted(model.graph):
         _write(_Writer(model.graph, placement, params), placement, layers)
-    for value in list(model.graph.initializers.values()):
-        if not value.uses() and not value.is_graph_output():
-            assert value.name is not None
-            del model.graph.initializers[value.name]
+    drop_unread(model.graph)
 
 
 def _write(writer: _Writer, placement: Placement, layers: Mapping[str, EncodedLayer]) -> None:

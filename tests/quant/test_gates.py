@@ -1,0 +1,163 @@
+"""HardSwish between codes: a Clip of codes and a product, whole steps to the knee, and float where neither can be."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+import eightbit as eb
+from eightbit.arith.affine import dequantize, quantize
+from eightbit.graph.coded import code_tensors
+from eightbit.graph.run import FloatSession, session_options
+from eightbit.integer.program import Lookup, Mul
+from eightbit.quant.choose.recipe import Activations, Layer, Recipe
+from eightbit.quant.quantize import quantize_graph
+from tests.graph.graphs import graph, normal
+
+SPAN = np.linspace(-12, 12, 8 * 4 * 8 * 8, dtype=np.float32).reshape(8, 4, 8, 8)
+SPELLED = {
+    "op": "h = HardSwish (a)",
+    "gate": "g = HardSigmoid <alpha=0.16666667, beta=0.5> (a) h = Mul (a, g)",
+    "clip": "b = Add (a, three) c = Clip (b, zero, six) d = Mul (a, c) h = Div (d, six)",
+    "gate first": "b = Add (three, a) c = Clip (b, zero, six) d = Div (c, six) h = Mul (d, a)",
+    "scaled": "g = HardSwish (a) h = Mul (g, half)",
+}
+NUMBERS = {"zero": 0, "half": 0.5, "three": 3, "six": 6}
+
+
+def network(body, **constants):
+    """The nodes of `body` from x (N, 4, 8, 8) to y, each called after its output; `w` passes channels through."""
+    known = {name: np.float32(v) for name, v in NUMBERS.items()} | {"w": np.eye(4).reshape(4, 4, 1, 1)}
+    used = {name: np.asarray(v, np.float32) for name, v in (known | constants).items() if f"{name}" in body}
+    model = graph(f"g (float[N,4,8,8] x) => (float[N,M,P,Q] y) {{ {body} }}", **used)
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    return model
+
+
+def quantized(body, recipe=None, data=SPAN, **constants):
+    """The quantized model, without the self-check, and its parameters."""
+    made, _, params = quantize_graph(network(body, **constants), data, recipe or Recipe(equalize=False))
+    return eb.QuantizedModel(made), params
+
+
+def in_one_product(q):
+    """Whether no float node but borders is left of a HardSwish, and its codes are cut off by a Clip."""
+    ops = [node.op_type for node in q.ir.graph]
+    return "Clip" in ops and not {"HardSwish", "HardSigmoid", "Div", "Add"}.intersection(ops)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(equalize=False), Recipe.plain()], ids=["default", "plain"])
+@pytest.mark.parametrize("body", SPELLED.values(), ids=SPELLED)
+def test_hard_swish_is_one_product_of_codes_with_one_rounding(body, recipe):
+    q, params = quantized(f"a = Conv (x, w) {body} y = Conv (h, w)", recipe)
+    assert in_one_product(q)
+    assert not q.program.in_float
+    table = next(op for op in q.program.ops if isinstance(op, Lookup))
+    x = dequantize(np.arange(256), params["a"])
+    exact = x * np.clip(x / 6 + 0.5, 0, 1) * (0.5 if "half" in body else 1)
+    off = table.table.astype(int) + 128 - quantize(exact, params["h"])
+    assert np.abs(off).max() <= 1  # a tie goes either way
+    assert (off != 0).mean() < 0.02
+    np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))
+
+
+def test_three_is_a_whole_number_of_steps_and_the_range_a_little_wider():
+    _, params = quantized("a = Conv (x, w) h = HardSwish (a) y = Conv (h, w)")
+    steps = 3 / params["a"].scale
+    assert steps == pytest.approx(np.round(steps), rel=1e-6)
+    lo, hi = dequantize([0, 255], params["a"])
+    assert lo == pytest.approx(-3, abs=1e-5)
+    assert 11.9 < hi < 12.3
+
+
+def test_onnx_runtime_runs_it_in_integer_kernels(tmp_path):
+    q, _ = quantized("a = Conv (x, w) h = HardSwish (a) y = Conv (h, w)")
+    options = session_options(1)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(onnx_bytes(q), options, providers=["CPUExecutionProvider"])
+    ops = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert ops.count("QLinearMul") == 1
+    assert not {"Mul", "HardSigmoid"}.intersection(ops)
+
+
+def onnx_bytes(q):
+    return ir.to_proto(q.ir).SerializeToString()
+
+
+def test_others_may_read_the_same_tensor():
+    body = "a = Conv (x, w) h = HardSwish (a) m = MaxPool <kernel_shape=[1,1]> (a) s = Concat <axis=1> (h, m)"
+    q, params = quantized(f"{body} y = Conv (s, v)", v=np.ones((1, 8, 1, 1)))
+    assert in_one_product(q)
+    lo, _ = dequantize([0, 255], params["a"])
+    assert lo < -11  # the pool reads what lies below -3
+    np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))
+
+
+@pytest.mark.parametrize(
+    ("why", "body", "recipe", "data"),
+    [
+        ("its range ends far above -3", "h = HardSwish (a)", Recipe(equalize=False), np.abs(SPAN) / 12),
+        ("three is two steps of it", "h = HardSwish (a)", Recipe(equalize=False), SPAN * 40),
+        ("16 bits", "h = HardSwish (a)", Recipe(activations=Activations(bits=16)), SPAN),
+        (
+            "16 bits behind it",
+            "h = HardSwish (a)",
+            Recipe(overrides={"h": Layer(activations=Activations(bits=16))}, equalize=False),
+            SPAN,
+        ),
+        ("4 bits", "h = HardSwish (a)", Recipe(activations=Activations(bits=4)), SPAN),
+        ("its knee is elsewhere", "g = HardSigmoid (a) h = Mul (a, g)", Recipe(equalize=False), SPAN),
+        (
+            "it is negative",
+            "g = HardSwish (a) h = Mul (g, minus)",
+            Recipe(equalize=False),
+            SPAN,
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_it_stays_a_function_in_float_where_no_gate_has_codes(why, body, recipe, data):
+    minus = {"minus": -1} if "minus" in body else {}
+    q, _ = quantized(f"a = Conv (x, w) {body} y = Conv (h, w)", recipe, data, **minus)
+    ops = {node.op_type for node in q.ir.graph}
+    assert ops & {"HardSwish", "HardSigmoid"}
+    assert q.program.in_float
+
+
+def test_symmetric_codes_keep_their_zero_in_the_middle():
+    recipe = Recipe(activations=Activations(symmetric=True), equalize=False)
+    q, params = quantized("a = Conv (x, w) h = HardSwish (a) m = MaxPool <kernel_shape=[1,1]> (a) "
+                          "s = Add (h, m) y = Conv (s, w)", recipe)  # fmt: skip
+    assert params["a"].zero_point == 128
+    assert "HardSwish" not in {node.op_type for node in q.ir.graph}
+    np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))
+
+
+def test_a_gate_is_no_tensor_of_the_float_graph():
+    q, _ = quantized("a = Conv (x, w) h = HardSwish (a) y = Conv (h, w)")
+    assert [name for name, _, _ in code_tensors(q.ir.graph)] == ["x", "a", "h", "y"]
+    model = eb.Model(network("a = Conv (x, w) h = HardSwish (a) y = Conv (h, w)"))
+    assert {row.name for row in eb.compare(model, q, SPAN).layers} == {"x", "a", "h", "y"}
+
+
+def test_a_gate_that_others_read_too_is_an_operation_of_its_own():
+    q, _ = quantized("a = Conv (x, w) h = HardSwish (a) y = Conv (h, w)")
+    made = q.ir.clone()
+    (opened,) = [node.outputs[0] for node in made.graph if str(node.outputs[0].name).endswith("_gate_dq")]
+    made.graph.outputs.append(opened)
+    other = eb.QuantizedModel(made)
+    assert [op.kind for op in other.program.ops if isinstance(op, Lookup)] == ["Gate", "Gate+Mul"]
+    assert not any(isinstance(op, Mul) for op in other.program.ops)
+    for mine, runtime in zip(other.run(SPAN, engine="numpy"), other(SPAN), strict=True):
+        np.testing.assert_array_equal(mine, runtime)
+
+
+def test_the_answers_are_those_of_the_float_network():
+    w = normal(4, 4, 1, 1)
+    body = "a = Conv (x, w) h = HardSwish (a) b = Conv (h, w) i = HardSwish (b) y = Conv (i, w)"
+    q, _ = quantized(body, w=w, data=SPAN / 4)
+    exact = FloatSession(network(body, w=w)).run({"x": SPAN / 4})["y"]
+    error = exact - q(SPAN / 4)
+    assert 10 * np.log10(np.square(exact).sum() / np.square(error).sum()) > 30
