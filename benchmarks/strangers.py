@@ -35,6 +35,7 @@ from benchmarks.figure import Figure
 from benchmarks.memory import peak_bytes
 from benchmarks.quantizers import nncf_model, onnx_runtime_model
 from benchmarks.wheels import model_file
+from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.graph.run import session_options
 from eightbit.report.timing import interleaved
 
@@ -261,13 +262,8 @@ Run = Callable[[Feeds], Arrays]
 
 def _ours(recipe: eb.Recipe) -> Callable[[Path, list[Feeds]], Run]:
     def quantize(model: Path, calibration: list[Feeds]) -> Run:
-        q = eb.quantize(eb.load(model), calibration, recipe)
-
-        def run(feeds: Feeds) -> Arrays:
-            y = q(feeds)
-            return list(y) if isinstance(y, tuple) else [y]
-
-        return run
+        runtime = OnnxRuntime(eb.quantize(eb.load(model), calibration, recipe).ir, threads=1)
+        return lambda feeds: list(runtime.run(feeds).values())
 
     return quantize
 
