@@ -6,6 +6,7 @@ marked as such. They also ask for what makes a chapter readable without seeing i
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ MACHINE_PATHS = re.compile(r"/tmp/|/home/|/root/|/Users/|ipykernel_\d+")
 # What a page shows without being asked, and what fits its column; a program in one cell is as long as it is.
 VISIBLE_LINES, COLUMNS = 15, 84
 FOLDED = {"hide-input", "whole-program"}
+# Six inches and the edge around them, at 110 dots an inch: a phone shows 350 pixels, with letters that can be read.
+WIDEST = 680
+PHOTOGRAPHS = "fine=False"
 # What keeps nbval from running a cell or from looking at what it printed.
 UNCOMPARED = re.compile(r"nbval[-_](?:skip|ignore[-_]output)|pytest_validate_ignore_output", re.IGNORECASE)
 TIME = re.compile(r"\b(?:ns|µs|ms|s|seconds?|minutes?|times?)\b")
@@ -92,12 +96,26 @@ def _cells(notebook: dict[str, Any]) -> Iterator[str]:
             yield f"{where} says when it ran: execute with --ExecutePreprocessor.record_timing=False"
         if MACHINE_PATHS.search(printed(cell)):
             yield f"{where} printed a path of one machine"
-        yield from (f"{where} {fault}" for fault in _comparison(cell))
+        yield from (f"{where} {fault}" for fault in (*_comparison(cell), *_figures(cell)))
         for assertion in timed_asserts(source(cell)):
             yield f"{where} asserts a time, which a busy machine breaks: {assertion}"
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws(cell) and len(alt.split()) < 4:
             yield f"{where} draws a figure and says in no mystnb.image.alt what it shows"
+
+
+def _figures(cell: Cell) -> Iterator[str]:
+    """What is wrong with the size of a cell's pictures, which have two pixels where the page has one."""
+    for output in cell["outputs"]:
+        data = output.get("data", {}).get("image/png")
+        if data is None:
+            continue
+        pixels = int.from_bytes(b64decode("".join(data)[:32])[16:20], "big")
+        width = output["metadata"].get("image/png", {}).get("width", pixels)
+        if width > WIDEST:
+            yield f"draws a figure {width} pixels wide, more than {WIDEST}: six inches, panels one above the other"
+        if pixels < 2 * width - 1 and PHOTOGRAPHS not in source(cell):
+            yield "draws a figure of single density: draw it in plot.style(), and photographs with fine=False"
 
 
 def _comparison(cell: Cell) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,15 @@ def code(text: str, count: int | None, *outputs: dict[str, Any], **metadata: Any
     }
 
 
-PICTURE = {"output_type": "display_data", "data": {"image/png": "…"}, "metadata": {}}
+def picture(pixels: int, on_page: int | None = None) -> dict[str, Any]:
+    """The output of a figure: the first bytes of a PNG of that width, and its width on the page if that is another."""
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + pixels.to_bytes(4, "big") + bytes(16)
+    metadata = {} if on_page is None else {"image/png": {"width": on_page, "height": 9}}
+    data = {"image/png": b64encode(png).decode()}
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
+
+
+PICTURE = picture(1345, 672)
 ALT = {"image": {"alt": "A straight line rising to the right"}}
 EXERCISES = """# Title
 
@@ -153,6 +162,8 @@ BROKEN = {
     "over 15 lines": first(lambda cell: cell.update(source="plot()\n" * 16)),
     "over 84 columns": first(lambda cell: cell.update(source=f"plot({'x' * 80})")),
     "says when it ran": first(lambda cell: cell["metadata"].update(execution={"shell.execute_reply": "8"})),
+    "1569 pixels wide": output(**picture(3138, 1569)),
+    "single density": output(**picture(672)),
     "mystnb.image.alt": first(lambda cell: cell["metadata"].pop("mystnb")),
     "not 'python3'": lambda notebook: notebook["metadata"]["kernelspec"].update(name="venv"),
     "exactly one title": text("## Summary", "## Summary\n\n# Another"),
