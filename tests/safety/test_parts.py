@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import eightbit as eb
-from eightbit.safety.parts import Joint, apart, joints
+from eightbit.safety.parts import Joint, apart, joints, shares
 from tests.graph.graphs import normal, parse
 
 DETECTOR = """g (float[N,8] x) => (float[N,P] y) {
@@ -57,3 +57,40 @@ def test_the_default_recipe_keeps_both_parts():
     q = eb.quantize(detector(), DATA)
     assert not q.report.check.low
     assert min(o.sqnr_db for o in q.report.check.outputs) > 25
+
+
+def waking(bias):
+    """A wake word's network: a layer, and the likelihood of the word."""
+    net = "g (float[N,8] x) => (float[N,1] y) { a = Gemm (x, w, b) s = Sigmoid (a) y = Reshape (s, rows) }"
+    w = 0.3 * normal(8, 1, seed=3)
+    return eb.load(parse(net, w=w, b=np.float32([bias]), rows=np.array([-1, 1])))
+
+
+def test_a_likelihood_that_is_nothing_is_near_enough_to_another():
+    """At a likelihood of 1e-6 codes of 8 bits are some decibels off, and it does not matter."""
+    model = waking(-14)
+    assert shares(model.ir) == {"y"}
+    q = eb.quantize(model, DATA)
+    assert not q.report.check.low and not q.report.check.costs
+    assert q(DATA).max() < 1e-4
+
+
+def test_a_likelihood_that_says_something_is_judged_by_itself():
+    q = eb.quantize(waking(0), DATA)
+    exact, found = waking(0)(DATA[:8]), q(DATA[:8])
+    (output,) = q.report.check.outputs
+    assert output.sqnr_db == pytest.approx(
+        10 * np.log10(np.square(exact).sum() / np.square(exact - found).sum()), abs=0.01
+    )
+
+
+def test_calibration_that_saw_one_flat_end_of_a_function_only():
+    """Wake words are rare: all samples may lie where a Sigmoid is flat. This died of "no value was seen"."""
+    net = "g (float[N,8] x) => (float[N,2] y) { a = Gemm (x, w, b) s = Sigmoid (a) y = MatMul (s, v) }"
+    weights = {"w": 0.1 * normal(8, 4, seed=3), "b": np.full(4, -30, np.float32), "v": normal(4, 2, seed=4)}
+    q = eb.quantize(eb.load(parse(net, **weights)), DATA)
+    assert np.abs(q(DATA)).max() < 0.1
+
+
+def test_parts_that_are_shares_are_called_so():
+    assert shares(detector().ir) == {"y[:, 4:10]"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eightbit.errors import EngineError
-from eightbit.graph.model import MAX_BYTES, constant, initializer_bytes
+from eightbit.graph.model import MAX_BYTES, constant, dims, initializer_bytes
 from eightbit.graph.processor import pairs_saturate
 
 FLOAT_PRODUCTS = ("session.qdq_matmulnbits_accuracy_level", "1")
@@ -43,6 +43,10 @@ def to_bytes(model: ir.Model) -> bytes:
     return to_proto(model).SerializeToString()
 
 
+HELD = 2**28
+"""Bytes of tensors that are looked at together."""
+
+
 class FloatSession:
     """`model` ready to run; `outputs` may name any tensors of the graph, default: the graph's outputs.
 
@@ -67,24 +71,68 @@ class FloatSession:
         given = self._inputs | set(self._constants)
         self._computed = [n for n in dict.fromkeys(self.outputs) if n not in given]
         self._session: ort.InferenceSession | None = None
+        self._sizes: dict[str, float] = {}  # bytes of each result for a byte that is fed
         if self._computed:
             proto = to_proto(model)
             _expose(proto, model, self._computed)
+            self._sizes = _sizes(model, self._computed)
             self._session = session(proto.SerializeToString(), optimize=optimize, threads=threads)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; returns `{output name: array}`. Raises EngineError with ONNX Runtime's reason."""
+        computed = self._run(self._computed, feeds)
+        results = dict(zip(self._computed, computed, strict=True)) | self._given(feeds)
+        return {name: results[name] for name in self.outputs}
+
+    def each(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """The results of `run` one after another, in any order: in more runs than one where together they are large.
+
+        For whoever looks at every tensor of a network and keeps none: at 800 x 608 pixels they take gigabytes.
+        """
+        yield from self._given(feeds).items()
+        fed = sum(x.nbytes for x in feeds.values())
+        group: list[str] = []
+        size = 0.0
+        for name in self._computed:
+            own = self._sizes[name] * fed
+            if group and size + own > HELD:
+                yield from self._some(group, feeds, fed)
+                group, size = [], 0.0
+            group.append(name)
+            size += own
+        if group:
+            yield from self._some(group, feeds, fed)
+
+    def _some(
+        self, names: list[str], feeds: Mapping[str, np.ndarray], fed: int
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        arrays = self._run(names, feeds)
+        self._sizes |= {name: array.nbytes / max(1, fed) for name, array in zip(names, arrays, strict=True)}
+        for name in names:
+            yield name, arrays.pop(0)
+
+    def _run(self, names: list[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
-            computed = [] if self._session is None else self._session.run(self._computed, dict(feeds))
+            return [] if self._session is None else list(self._session.run(names, dict(feeds)))
         except Exception as cause:
             raise EngineError(f"ONNX Runtime could not run the model: {_first_line(cause)}") from cause
-        results = dict(zip(self._computed, computed, strict=True))
-        for name in self.outputs:
-            if name in self._constants:
-                results[name] = self._constants[name]
-            elif name in self._inputs:
-                results[name] = feeds[name]
-        return {name: results[name] for name in self.outputs}
+
+    def _given(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The results that no node computes."""
+        return self._constants | {name: feeds[name] for name in self.outputs if name in self._inputs}
+
+
+def _sizes(model: ir.Model, names: Sequence[str]) -> dict[str, float]:
+    """Bytes of each named tensor for a byte of the inputs, as far as the graph tells; as many where it does not."""
+    graph = model.graph
+    values = {str(v.name): v for v in (*graph.inputs, *(out for node in graph for out in node.outputs))}
+
+    def elements(name: str) -> float:
+        shape = dims(values.get(name))
+        return float(np.prod([d or 1 for d in shape])) if shape else 1.0
+
+    fed = max(1.0, sum(elements(str(v.name)) for v in graph.inputs))
+    return {name: max(1.0, elements(name)) / fed if dims(values.get(name)) else 1.0 for name in names}
 
 
 def check_threads(threads: int | None) -> None:

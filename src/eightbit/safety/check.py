@@ -5,7 +5,7 @@ In: what both models gave for the same samples. Out: a frozen `Check`, which `ei
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -21,6 +21,9 @@ FLOOR = 15.0
 own task on 120 others: a note detector at 7 dB keeps 70 % of its answers; above 14 dB a line reader, a finder of text
 and a finder of faces keep 97.5, 99.6 and 96.3 %. A floor of 20 dB would make these 97.5, 100 and 98.8 %, and the files
 slower by 37, 9 and 96 % in ONNX Runtime, for which codes of 16 bits are numbers in float."""
+STEP = 1 / 255
+"""What a share of one is counted as at least. Where a detector sees nothing at all, its scores are a millionth, and an
+error of as much would be 0 dB; 16 bits would be spent on it."""
 NAMED = 4
 """Sources of noise that a line names."""
 
@@ -30,7 +33,8 @@ class OutputCheck:
     """One output of the int8 model beside the float model's.
 
     `sqnr_db` is that of numbers, -inf where int8 alone gives NaN or infinities; `equal` the share of equal values where
-    they are integers, booleans or strings. Both are None for outputs that cannot be compared, and `why` says so.
+    they are integers, booleans or strings. Shares of one (a Sigmoid's, a Softmax's) below an eight-bit step count as a
+    step. Both are None for outputs that cannot be compared, and `why` says so.
     """
 
     name: str
@@ -115,15 +119,19 @@ def _listed(costs: Sequence[Cost]) -> str:
 
 
 def compared(
-    exact: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+    exact: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], shares: Collection[str] = ()
 ) -> tuple[OutputCheck, ...]:
-    """Each output of the int8 model in `found` beside the float model's in `exact`, both by sample."""
+    """Each output of the int8 model in `found` beside the float model's in `exact`, both by sample.
+
+    Those named in `shares` lie between 0 and 1.
+    """
     return tuple(
-        _output(name, [(x[name], y[name]) for x, y in zip(exact, found, strict=True)]) for name in exact[0]
+        _output(name, [(x[name], y[name]) for x, y in zip(exact, found, strict=True)], name in shares)
+        for name in exact[0]
     )
 
 
-def _output(name: str, pairs: Sequence[tuple[Any, Any]]) -> OutputCheck:
+def _output(name: str, pairs: Sequence[tuple[Any, Any]], share: bool) -> OutputCheck:
     counts = not isinstance(pairs[0][0], list) and pairs[0][0].dtype.kind not in "fc"
     noise, equal = Noise(), []
     for given in pairs:
@@ -142,4 +150,6 @@ def _output(name: str, pairs: Sequence[tuple[Any, Any]]) -> OutputCheck:
     if counts:
         alike = np.concatenate(equal)
         return OutputCheck(name, equal=float(alike.mean()) if alike.size else 1.0)
+    if share:
+        noise.signal = max(noise.signal, STEP**2 * sum(np.size(reference) for reference, _ in pairs))
     return OutputCheck(name, sqnr_db=noise.sqnr_db)

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eightbit.graph.forms import Form, ops
 from eightbit.graph.model import attribute, dims, is_op
+
+MOVES = ops(Form.MOVE)
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ class Joint:
         if np.ndim(array) != self.rank or np.shape(array)[self.axis] != sum(self.sizes):
             return {name: array}
         ends = np.cumsum(self.sizes).tolist()
-        axes = [":"] * self.axis
-        names = (
-            f"{name}[{', '.join([*axes, f'{end - n}:{end}'])}]"
-            for end, n in zip(ends, self.sizes, strict=True)
-        )
-        return dict(zip(names, np.split(array, ends[:-1], axis=self.axis), strict=True))
+        return dict(zip(self.names(name), np.split(array, ends[:-1], axis=self.axis), strict=True))
+
+    def names(self, name: str) -> list[str]:
+        """What the parts of the output `name` are called."""
+        axes, ends = [":"] * self.axis, np.cumsum(self.sizes).tolist()
+        places = [f"{end - size}:{end}" for end, size in zip(ends, self.sizes, strict=True)]
+        return [f"{name}[{', '.join([*axes, place])}]" for place in places]
 
 
 def joints(model: ir.Model) -> dict[str, Joint]:
@@ -49,6 +53,29 @@ def joints(model: ir.Model) -> dict[str, Joint]:
         if all(sizes):
             found[str(output.name)] = Joint(axis, len(rank), tuple(size for size in sizes if size))
     return found
+
+
+def shares(model: ir.Model) -> set[str]:
+    """The outputs and parts of outputs that a Sigmoid or a Softmax makes: shares of one, as likelihoods are."""
+    found: set[str] = set()
+    joined = joints(model)
+    for output in model.graph.outputs:
+        name, node = str(output.name), output.producer()
+        if name in joined:
+            assert node is not None
+            marks = [_is_share(value) for value in node.inputs]
+            found.update(part for part, mark in zip(joined[name].names(name), marks, strict=True) if mark)
+        elif _is_share(output):
+            found.add(name)
+    return found
+
+
+def _is_share(value: ir.Value | None) -> bool:
+    """Whether a value comes out of such a function, or of moves behind one."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in MOVES:
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    return node is not None and is_op(node, "Sigmoid", "HardSigmoid", "Softmax")
 
 
 def apart(outputs: Mapping[str, Any], found: Mapping[str, Joint]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ own derivative; one run with every d switched on, with signs s, gives sum s J d,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,7 +24,7 @@ from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.graph.run import FloatSession
 from eightbit.quant.encode.weights import EncodedLayer
 from eightbit.quant.observe.layout import Layout
-from eightbit.safety.design import Signs, weighing_design
+from eightbit.safety.design import Signs, one_by_one, weighing_design
 from eightbit.safety.parts import apart, joints
 
 BLOCK = 2**13
@@ -58,7 +58,10 @@ class Noise:
     runs: int
 
 
-_BySource = Mapping[Source, NDArray[np.float32]]
+NOTHING = np.zeros((), np.float32)
+ALONE = np.ones((1, 1), np.float32)
+"""The design of one source."""
+_Outputs = list[NDArray[np.floating]]
 
 
 def probe(
@@ -81,47 +84,40 @@ def probe(
     joined, names = joints(model), [str(value.name) for value in model.graph.outputs]
     power, energy, values = np.zeros((3, len(sources)))
     count = 0
+    index, nothing = {s: i for i, s in enumerate(sources)}, dict.fromkeys(places.values(), NOTHING)
     for sample in data:
-        found = errors.of(sample)
-        # Signed here, once, and not in the graph: a product by a sign would pass over every tensor in every run.
-        signed: dict[int, _BySource] = {0: {s: np.zeros_like(e) for s, e in found.items()}, 1: found}
-        if (signs < 0).any():
-            signed[-1] = {s: np.negative(e, out=np.empty_like(e)) for s, e in found.items()}
 
-        def outputs(
-            row: NDArray[np.float32], sample: Feeds = sample, signed: Mapping[int, _BySource] = signed
-        ) -> list[NDArray[np.floating]]:
-            given = {places[s]: signed[int(sign)][s] for s, sign in zip(sources, row, strict=True)}
-            results = session.run(dict(sample) | given).values()
+        def outputs(given: Mapping[str, NDArray[np.float32]], sample: Feeds = sample) -> _Outputs:
+            results = session.run({**sample, **nothing, **given}).values()
             named = apart(
                 dict(zip(names, results, strict=True)), joined
             )  # by the model's names, not the sums'
             return [y.ravel() for y in named.values() if y.dtype.kind == "f"]
 
-        exact = outputs(np.zeros(len(sources), np.float32))
-        power += _powers(exact, map(outputs, signs), signs)
-        energy += [float(np.square(found[s], dtype=np.float64).sum()) for s in sources]
-        values += [found[s].size for s in sources]
+        exact = outputs({})
+        found: dict[Source, NDArray[np.float32]] = {}
+        for source, error in errors.each(sample):
+            i = index[source]
+            energy[i] += float(np.square(error, dtype=np.float64).sum())
+            values[i] += error.size
+            if design is one_by_one:  # no error is kept: those of a large picture take gigabytes
+                power[i] += _mean_power(exact, [outputs({places[source]: error})], ALONE).item()
+            else:
+                found[source] = error
+        if design is not one_by_one:
+            # Signed here, once, and not in the graph: a product by a sign would pass over every tensor in every run.
+            signed = {1: found, -1: {s: np.negative(e, out=np.empty_like(e)) for s, e in found.items()}}
+            runs = (
+                outputs({places[s]: signed[int(sign)][s] for s, sign in zip(sources, row, strict=True)})
+                for row in signs
+            )
+            power += _mean_power(exact, runs, signs)
         count += 1
 
     def mean(total: NDArray[np.float64]) -> dict[Source, float]:
         return dict(zip(sources, (total / count).tolist(), strict=True))
 
     return Noise(mean(power), mean(energy), mean(values), count * (1 + len(signs)))
-
-
-def _powers(
-    exact: Sequence[NDArray[np.floating]],
-    runs: Iterable[Sequence[NDArray[np.floating]]],
-    signs: NDArray[np.float32],
-) -> NDArray[np.float64]:
-    """The power of each source's effect relative to the outputs, on average over these, by `runs` of all outputs.
-
-    Where each run has one source, none is kept: the outputs of a reader of text are a megabyte, for 200 sources.
-    """
-    if np.array_equal(signs, np.eye(len(signs))):
-        return np.array([_mean_power(exact, [run], np.ones((1, 1), np.float32)) for run in runs]).ravel()
-    return _mean_power(exact, runs, signs)
 
 
 def _mean_power(
@@ -171,14 +167,14 @@ class _Errors:
                 self.tensors[Source(Kind.WEIGHTS, name)] = str(twin.outputs[0].name)
         self.session = FloatSession(graph, [*self.tensors.values(), *params])
 
-    def of(self, sample: Feeds) -> dict[Source, NDArray[np.float32]]:
+    def each(self, sample: Feeds) -> Iterator[tuple[Source, NDArray[np.float32]]]:
         """The error of each source, in the shape of the tensor it lies on."""
-        tensors = self.session.run(sample)
-        found = {source: tensors[name] for source, name in self.tensors.items()}
-        for name, p in self.params.items():
-            x = tensors[name]
-            found[Source(Kind.ACTIVATIONS, name)] = np.asarray(fake_quantize(x, p) - x)
-        return found
+        weights = {name: source for source, name in self.tensors.items()}
+        for name, x in self.session.each(sample):
+            if name in weights:
+                yield weights[name], x
+            if name in self.params:
+                yield Source(Kind.ACTIVATIONS, name), np.asarray(fake_quantize(x, self.params[name]) - x)
 
 
 def _error_layer(graph: ir.Graph, node: ir.Node, layer: EncodedLayer) -> ir.Node:
@@ -209,7 +205,7 @@ def _with_injections(model: ir.Model, sources: list[Source]) -> tuple[ir.Model, 
     with counted(graph):
         for source in sources:
             value = nodes[source.name].outputs[0] if source.kind == Kind.WEIGHTS else tensors[source.name]
-            error = _float(unique_name(graph, "error"), value.shape)
+            error = _float(unique_name(graph, "error"))  # of any shape: none is one number, zero
             graph.inputs.append(error)
             _add_behind(graph, value, error)
             places[source] = str(error.name)

@@ -10,7 +10,7 @@ run. That is for the default recipe alone: any other is a choice, which is carri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, log10
 from typing import Any
@@ -29,7 +29,7 @@ from eightbit.quant.quantize import Quantized, finish
 from eightbit.quant.stage import Stage, encoded
 from eightbit.safety.check import Check, Cost, compared
 from eightbit.safety.design import one_by_one
-from eightbit.safety.parts import Joint, apart, joints
+from eightbit.safety.parts import Joint, apart, joints, shares
 from eightbit.safety.probes import Kind, Source, probe
 
 SAMPLES = 8
@@ -61,7 +61,7 @@ def checked(
             break
     joined = joints(model)
     exact = [apart(session.run(feeds), joined) for feeds in runs]
-    trial = _Trial(staged, runs, exact, joined, Check(samples=count, floor=floor))
+    trial = _Trial(staged, runs, exact, joined, shares(model), Check(samples=count, floor=floor))
     try:
         check = trial.check(quantized)
     except EngineError as cause:
@@ -88,21 +88,20 @@ def checked(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Samples, the float model's outputs for them, how these are joined, the stage to finish recipes from, and a check
-    to fill in.
-    """
+    """Samples, the float model's outputs and how to read them, the stage behind all trials, and a check to fill in."""
 
     staged: Stage
     runs: Sequence[Feeds]
     exact: Sequence[Mapping[str, Any]]
     joined: Mapping[str, Joint]
+    shares: Collection[str]
     empty: Check
 
     def check(self, quantized: Quantized) -> Check:
         """How near the outputs of a quantized graph are. Raises EngineError where ONNX Runtime does not run it."""
         session = OnnxRuntime(quantized[0])
         found = [apart(session.run(feeds), self.joined) for feeds in self.runs]
-        return replace(self.empty, outputs=compared(self.exact, found))
+        return replace(self.empty, outputs=compared(self.exact, found, self.shares))
 
     def above(self, recipe: Recipe) -> Result | None:
         """What comes of `recipe`; None for outputs below the floor, and where nothing comes of it that runs."""

@@ -105,7 +105,7 @@ def channel_peaks(
     session = FloatSession(model, names)
     peaks: dict[str, np.ndarray] = {}
     for sample in samples(model, data, CalibrationError):
-        for name, x in session.run(sample).items():
+        for name, x in session.each(sample):
             axes = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
             peak = np.maximum(x.max(axis=axes), -x.min(axis=axes))
             if not np.isfinite(peak).all():

@@ -84,7 +84,7 @@ def observe(
     broken: dict[str, str] = {}
     session = FloatSession(model, list(dict.fromkeys([*states, *octaves])))
     for count, sample in enumerate(samples(model, data, CalibrationError), start=1):
-        for name, array in session.run(sample).items():
+        for name, array in session.each(sample):
             if name in octaves:
                 octaves[name].update(array)
             if name not in states or name in broken:

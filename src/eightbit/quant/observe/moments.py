@@ -121,7 +121,10 @@ def layer_moments(
     layouts = {name: Layout.of(node) for name, node in nodes.items()}
     keys = {name: (inputs[name], layouts[name].reading) for name in nodes}
     readers = {key: name for name, key in keys.items()}  # layers that read one tensor alike share its moments
-    session = FloatSession(model, list(dict.fromkeys(inputs.values())))
+    of_tensor: dict[str, list[Any]] = {}
+    for key in readers:
+        of_tensor.setdefault(key[0], []).append(key)
+    session = FloatSession(model, list(of_tensor))
     found: dict[Any, Moments] = {}
     held: dict[Any, list[NDArray[np.float32]]] = {key: [] for key in readers}
 
@@ -136,11 +139,11 @@ def layer_moments(
         held[key] = []
 
     for count, sample in enumerate(samples(model, data, CalibrationError), start=1):
-        tensors = session.run(sample)
-        for key, name in readers.items():
-            held[key].append(layouts[name].positions(tensors[inputs[name]], thin=PATCHES))
-            if sum(x.size for x in held[key]) >= ELEMENTS:
-                take_in(key)
+        for tensor, values in session.each(sample):
+            for key in of_tensor[tensor]:
+                held[key].append(layouts[readers[key]].positions(values, thin=PATCHES))
+                if sum(x.size for x in held[key]) >= ELEMENTS:
+                    take_in(key)
         if progress is not None:
             progress("moments", count)
     for key in readers:
