@@ -78,6 +78,12 @@ def test_free_it_stays_a_branch_in_float() -> None:
         assert_same_function(run_original(voice(), feed), model(feed))
 
 
+def test_the_error_names_the_input_that_decides_and_the_remedy() -> None:
+    feeds = [{"x": normal(np.random.default_rng(1), 8, 8), "sr": np.array(16000)}]
+    with pytest.raises(eb.QuantizationError, match=r"input 'sr' decides which: .* constants={'sr': \.\.\.}"):
+        eb.quantize(eb.load(voice()), feeds)
+
+
 def branch(name: str, op: str, output: str) -> onnx.GraphProto:
     info = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 4])
     return helper.make_graph([helper.make_node(op, ["x"], [output], name="same")], name, [], [info])

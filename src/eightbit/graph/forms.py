@@ -232,6 +232,25 @@ def _transposed_conv(node: ir.Node) -> str:
     return "ONNX Runtime has no integer kernel for it"
 
 
+def _branching(node: ir.Node) -> str:
+    """What decides between the branches of an If: often an input that never changes, such as a sampling rate."""
+    waiting, seen = [node.inputs[0]], set()
+    while waiting:
+        value = waiting.pop()
+        if value is None or value in seen or constant(value) is not None:
+            continue
+        seen.add(value)
+        before = value.producer()
+        waiting.extend(() if before is None else before.inputs)
+    names = [str(value.name) for value in seen if value.is_graph_input()]
+    if len(names) != 1:
+        return "its branches run in float"
+    return (
+        f"its branches run in float; the input '{names[0]}' decides which: load the model with "
+        f"constants={{'{names[0]}': ...}} if it never changes"
+    )
+
+
 _FUNCTIONS = (
     *(
         "Abs",
@@ -270,6 +289,7 @@ ROWS: Mapping[str, Row] = {
     "Gemm": Row(Form.LAYER, _gemm),
     "MatMul": Row(Form.LAYER, _tiny),
     "ConvTranspose": Row(None, _transposed_conv),
+    "If": Row(None, _branching),
     "Add": Row(Form.INTEGER, since=7),
     "Mul": Row(Form.INTEGER, since=7),
     "AveragePool": Row(Form.INTEGER, _average_pool),
