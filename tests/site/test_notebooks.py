@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pybtex.database import parse_file
 
+from scripts.diagrams import FOLDER, diagrams, drawings
 from tests.site.nbnumbers import summary
 from tests.site.notebooks import UNCOMPARED, code_lines, faults, printed, source, tags
 from tests.site.numbers import Tolerance, counted, split
@@ -43,6 +44,12 @@ def test_every_chapter_is_in_the_contents_in_order():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = re.findall(r"book/\d\d[a-z]?_\w+", json.dumps(contents))
     assert listed == [f"book/{path.stem}" for path in CHAPTERS]
+
+
+def test_every_diagram_is_drawn():
+    """Only pictures show in the PDF, and on a page that is opened from a file; scripts/diagrams.py draws them."""
+    wanted = {file for code in diagrams() for file in drawings(code).values()}
+    assert wanted == set(FOLDER.glob("*.svg"))
 
 
 TUTORIAL_LINES = 68
