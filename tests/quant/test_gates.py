@@ -23,13 +23,14 @@ SPELLED = {
     "gate first": "b = Add (three, a) c = Clip (b, zero, six) d = Div (c, six) h = Mul (d, a)",
     "scaled": "g = HardSwish (a) h = Mul (g, half)",
 }
-NUMBERS = {"zero": 0, "half": 0.5, "three": 3, "six": 6}
+NUMBERS = {"zero": 0.0, "half": 0.5, "three": 3.0, "six": 6.0}
 
 
 def network(body, **constants):
     """The nodes of `body` from x (N, 4, 8, 8) to y, each called after its output; `w` passes channels through."""
     known = {name: np.float32(v) for name, v in NUMBERS.items()} | {"w": np.eye(4).reshape(4, 4, 1, 1)}
-    used = {name: np.asarray(v, np.float32) for name, v in (known | constants).items() if f"{name}" in body}
+    used = {name: np.asarray(v) for name, v in (known | constants).items() if name in body}
+    used = {name: v.astype(np.float32) if v.dtype.kind == "f" else v for name, v in used.items()}
     model = graph(f"g (float[N,4,8,8] x) => (float[N,M,P,Q] y) {{ {body} }}", **used)
     for node in model.graph:
         node.name = node.outputs[0].name
@@ -119,7 +120,7 @@ def test_others_may_read_the_same_tensor():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_it_stays_a_function_in_float_where_no_gate_has_codes(why, body, recipe, data):
-    minus = {"minus": -1} if "minus" in body else {}
+    minus = {"minus": -1.0} if "minus" in body else {}
     q, _ = quantized(f"a = Conv (x, w) {body} y = Conv (h, w)", recipe, data, **minus)
     ops = {node.op_type for node in q.ir.graph}
     assert ops & {"HardSwish", "HardSigmoid"}
@@ -161,3 +162,34 @@ def test_the_answers_are_those_of_the_float_network():
     exact = FloatSession(network(body, w=w)).run({"x": SPAN / 4})["y"]
     error = exact - q(SPAN / 4)
     assert 10 * np.log10(np.square(exact).sum() / np.square(error).sum()) > 30
+
+
+def test_silu_is_a_product_of_codes():
+    """One rounding more than the function has: by 1/510 of x at most."""
+    body = "a = Conv (x, w) g = Sigmoid (a) h = Mul (a, g) y = Conv (h, w)"
+    q, params = quantized(body)
+    (table,) = [op for op in q.program.ops if isinstance(op, Lookup)]
+    assert table.kind == "Sigmoid+Mul" and not q.program.in_float
+    x = dequantize(np.arange(256), params["a"])
+    off = np.abs(table.table.astype(int) + 128 - quantize(x / (1 + np.exp(-x)), params["h"]))
+    assert off.max() <= 1 + np.abs(x).max() / 510 / params["h"].scale
+    np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))
+    error = FloatSession(network(body)).run({"x": SPAN})["y"] - q(SPAN)
+    assert np.abs(error).max() < 0.2
+
+
+def test_the_scale_of_what_silu_reads_is_nobody_elses_business():
+    """Whole steps to 3 are for HardSwish."""
+    _, params = quantized("a = Conv (x, w) g = Sigmoid (a) h = Mul (a, g) y = Conv (h, w)", Recipe.plain())
+    assert float(params["a"].scale) == pytest.approx(24 / 255, rel=1e-6)
+
+
+def test_lengths_are_no_functions_of_codes():
+    """Shapes go through the same ops; asking such a tree for its values as floats died."""
+    body = (
+        "a = Conv (x, w) h = HardSwish (a) f = Shape (h) l = Max (f, least) n = Min (l, most) r = Reshape (h, n) "
+        "y = Conv (r, w)"
+    )
+    q, _ = quantized(body, least=np.array([1]), most=np.array([2**40]))
+    assert "Clip" in {node.op_type for node in q.ir.graph}
+    np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))

@@ -59,8 +59,10 @@ class Gate:
 
 
 def swishes(model: ir.Model, starts: Iterable[str]) -> tuple[Swish, ...]:
-    """The functions of a graph that are one; one begins at each of the tensors named in `starts`."""
-    return tuple(found for function in functions(model, {*starts}) if (found := _swish(function)) is not None)
+    """The functions of a graph, from one of the tensors named in `starts` to another, that are one."""
+    coded = {*starts}
+    between = (f for f in functions(model, coded) if {str(f.root.name), str(f.end.name)} <= coded)
+    return tuple(found for function in between if (found := _swish(function)) is not None)
 
 
 def _swish(function: Function) -> Swish | None:
@@ -82,7 +84,7 @@ def on_codes(found: Iterable[Swish], placement: Placement) -> list[Swish]:
     """Those that a placement has between codes and codes."""
     alone = {island.node for island in placement.islands if island.reason == NO_FORM}
     inside, coded = alone.union(placement.functions), placement.sources
-    return [h for h in found if h.root in coded and h.end in coded and inside.issuperset(h.nodes)]
+    return [s for s in found if s.root in coded and s.end in coded and inside.issuperset(s.nodes)]
 
 
 def whole_steps(
@@ -97,7 +99,7 @@ def whole_steps(
     stays in float.
     """
     new = {}
-    for source in dict.fromkeys(placement.sources[h.root] for h in on_codes(found, placement)):
+    for source in dict.fromkeys(placement.sources[s.root] for s in on_codes(found, placement) if s.hard):
         p = params[source]
         scale, zero = float(p.scale), int(p.zero_point)
         top = (p.itype.qmax - zero) * scale

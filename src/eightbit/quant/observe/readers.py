@@ -27,9 +27,7 @@ def as_read(model: ir.Model, states: Mapping[str, State]) -> dict[str, State]:
         if isinstance(state, Histogram) and state.exponent is not None and function.reads_alone:
             result = function.at(state.centers.astype(np.float32))
             lo, hi = _between_flat_ends(state.centers, result)
-            if (
-                state.extremes.lo < hi and lo < state.extremes.hi
-            ):  # else all that was seen lies on one flat end
+            if state.extremes.lo < hi and lo < state.extremes.hi:  # else all of it lies on one flat end
                 found[str(function.root.name)] = state.within(lo, hi)
     return found
 

@@ -1,6 +1,9 @@
-"""HardSwish between codes as a product of two codes: a Clip of x's codes makes the gate (`quant.observe.gates`).
+"""A Swish between codes as a product of two codes, x and its gate (`quant.observe.gates`).
 
-x_q -> Clip -> gate_q -> DequantizeLinear -> Mul -> y       with x_q -> DequantizeLinear beside it
+    x_q -> DequantizeLinear -> x_dq -> Sigmoid -> QuantizeLinear -> gate_q -> DequantizeLinear -> Mul -> y
+    x_q -> Clip -> gate_q -> DequantizeLinear -> Mul -> y        (HardSwish)
+
+The Mul's other factor is x_dq.
 """
 
 from __future__ import annotations
