@@ -94,3 +94,11 @@ def test_calibration_that_saw_one_flat_end_of_a_function_only():
 
 def test_parts_that_are_shares_are_called_so():
     assert shares(detector().ir) == {"y[:, 4:10]"}
+
+
+def test_an_output_that_is_handed_out_twice_is_probed_once():
+    net = parse("g (float[N,8] x) => (float[N,4] y) { y = MatMul (x, w) }", w=normal(8, 4, seed=1))
+    net.graph.output.append(net.graph.output[0])
+    model = eb.load(net)
+    assert [spec.name for spec in model.outputs] == ["y", "y"]
+    assert eb.sensitivity(model, DATA).runs > 0

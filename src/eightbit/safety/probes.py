@@ -81,7 +81,7 @@ def probe(
     errors = _Errors(model, layers, params)
     graph, places = _with_injections(model, sources)
     session, signs = FloatSession(graph), design(len(sources))
-    joined, names = joints(model), [str(value.name) for value in model.graph.outputs]
+    joined, names = joints(model), list(dict.fromkeys(str(value.name) for value in model.graph.outputs))
     power, energy, values = np.zeros((3, len(sources)))
     count = 0
     index, nothing = {s: i for i, s in enumerate(sources)}, dict.fromkeys(places.values(), NOTHING)
@@ -89,9 +89,8 @@ def probe(
 
         def outputs(given: Mapping[str, NDArray[np.float32]], sample: Feeds = sample) -> _Outputs:
             results = session.run({**sample, **nothing, **given}).values()
-            named = apart(
-                dict(zip(names, results, strict=True)), joined
-            )  # by the model's names, not the sums'
+            # By the model's names, not those of the sums in their places.
+            named = apart(dict(zip(names, results, strict=True)), joined)
             return [y.ravel() for y in named.values() if y.dtype.kind == "f"]
 
         exact = outputs({})

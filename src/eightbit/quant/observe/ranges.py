@@ -167,7 +167,7 @@ def outweighed(
         joint = choice.range.limits(state, choice.itype, choice.symmetric)
         for part in activations(node):
             source = placement.sources[str(part.name)]
-            own, seen = wanted[source], states[source]
+            own, seen = wanted[source], states.get(source)
             if isinstance(seen, Histogram):
                 kept = kept_db(joint, seen, choice.itype, choice.symmetric)
                 alone = predicted_sqnr_db(own.range, seen, own.itype, own.symmetric)
