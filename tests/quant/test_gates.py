@@ -187,9 +187,25 @@ def test_the_scale_of_what_silu_reads_is_nobody_elses_business():
 def test_lengths_are_no_functions_of_codes():
     """Shapes go through the same ops; asking such a tree for its values as floats died."""
     body = (
-        "a = Conv (x, w) h = HardSwish (a) f = Shape (h) l = Max (f, least) n = Min (l, most) r = Reshape (h, n) "
+        "a = Conv (x, w) h = HardSwish (a) f = Shape (x) l = Max (f, least) n = Min (l, most) r = Reshape (h, n) "
         "y = Conv (r, w)"
     )
     q, _ = quantized(body, least=np.array([1]), most=np.array([2**40]))
     assert "Clip" in {node.op_type for node in q.ir.graph}
     np.testing.assert_array_equal(q(SPAN), q.run(SPAN, engine="numpy"))
+
+
+@pytest.mark.parametrize(
+    "swish", ["h = HardSwish (x)", "g = Sigmoid (x) h = Mul (x, g)", "f = Tan (x) h = HardSwish (f)"]
+)
+def test_a_function_of_what_is_in_float_stays_there(swish):
+    """The input becomes codes for the layer beside it, and the function reads it as it is."""
+    other = "f" if "Tan" in swish else "x"
+    q, _ = quantized(f"{swish} a = Conv (h, w) b = Conv ({other}, w) y = Add (a, b)")
+    np.testing.assert_array_equal(q(SPAN / 12), q.run(SPAN / 12, engine="numpy"))
+
+
+def test_a_function_that_float_ops_read_as_well_stays_there():
+    q, _ = quantized("a = Conv (x, w) h = HardSwish (a) b = Conv (h, w) c = Tan (h) y = Mul (b, c)")
+    assert "HardSwish" in {node.op_type for node in q.ir.graph}
+    np.testing.assert_array_equal(q(SPAN / 12), q.run(SPAN / 12, engine="numpy"))

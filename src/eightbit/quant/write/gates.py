@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eightbit.arith.affine import QuantParams
-from eightbit.graph.model import add_constant, constant, drop_unread, replace_node
+from eightbit.graph.model import add_constant, constant, drop_unread, is_op, replace_node, sole_consumer
 from eightbit.graph.names import counted, unique_name, unique_node_name
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.observe.gates import Gate, Swish, gate, on_codes
@@ -32,17 +32,27 @@ def write_gates(
     with counted(model.graph):
         for swish in on_codes(found, placement):
             own = gate(swish, params[placement.sources[swish.root]])
-            if own is not None and params[placement.sources[swish.end]].itype.bits == 8:
-                _write(model.graph, [nodes[name] for name in swish.nodes], swish.root, own)
+            spelled = [nodes[name] for name in swish.nodes]
+            x, reader = _read(spelled), sole_consumer(spelled[-1].outputs[0])
+            if own is None or params[placement.sources[swish.end]].itype.bits != 8:
+                continue
+            # A float op may hand it what it reads, or read what it writes beside the codes: then it stays as it is.
+            if is_op(x.producer(), "DequantizeLinear") and is_op(reader, "QuantizeLinear"):
+                _write(model.graph, spelled, x, own, swish.root)
                 written += swish.nodes
     drop_unread(model.graph)
     return written
 
 
-def _write(graph: ir.Graph, nodes: list[ir.Node], stem: str, own: Gate) -> None:
-    """Put the product where the last of `nodes` stands, and take the others away."""
+def _read(nodes: list[ir.Node]) -> ir.Value:
+    """The one tensor of which the nodes make a function."""
     made = {node.outputs[0] for node in nodes}
     (x,) = {v for node in nodes for v in node.inputs if v is not None and constant(v) is None} - made
+    return x
+
+
+def _write(graph: ir.Graph, nodes: list[ir.Node], x: ir.Value, own: Gate, stem: str) -> None:
+    """Put the product where the last of `nodes` stands, and take the others away; `x` comes from codes."""
     dq = x.producer()
     assert dq is not None
     codes = dq.inputs[0]
