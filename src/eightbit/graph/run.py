@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -25,7 +25,8 @@ QUIET_THREADS = ("session.force_spinning_stop", "1")
 """A session's threads rest as soon as its run ends. By default they wait for the next one at full speed, and two models
 that take turns on two cores slow each other down threefold."""
 
-
+HELD = 2**28
+"""Bytes of tensors that are looked at together."""
 MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
 """Threads of a session: beyond any processor's cores they only cost memory, and a hundred thousand end the process."""
 
@@ -41,10 +42,6 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 def to_bytes(model: ir.Model) -> bytes:
     """The graph as the bytes of an .onnx file, weights inside. Raises EngineError above 2 GiB."""
     return to_proto(model).SerializeToString()
-
-
-HELD = 2**28
-"""Bytes of tensors that are looked at together."""
 
 
 class FloatSession:
@@ -74,8 +71,7 @@ class FloatSession:
         self._sizes: dict[str, float] = {}  # bytes of each result for a byte that is fed
         if self._computed:
             proto = to_proto(model)
-            _expose(proto, model, self._computed)
-            self._sizes = _sizes(model, self._computed)
+            self._sizes = _sizes(graph.inputs, _expose(proto, model, self._computed))
             self._session = session(proto.SerializeToString(), optimize=optimize, threads=threads)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -122,19 +118,6 @@ class FloatSession:
         return self._constants | {name: feeds[name] for name in self.outputs if name in self._inputs}
 
 
-def _sizes(model: ir.Model, names: Sequence[str]) -> dict[str, float]:
-    """Bytes of each named tensor for a byte of the inputs, as far as the graph tells; as many where it does not."""
-    graph = model.graph
-    values = {str(v.name): v for v in (*graph.inputs, *(out for node in graph for out in node.outputs))}
-
-    def elements(name: str) -> float:
-        shape = dims(values.get(name))
-        return float(np.prod([d or 1 for d in shape])) if shape else 1.0
-
-    fed = max(1.0, sum(elements(str(v.name)) for v in graph.inputs))
-    return {name: max(1.0, elements(name)) / fed if dims(values.get(name)) else 1.0 for name in names}
-
-
 def check_threads(threads: int | None) -> None:
     """Raises EngineError for more threads than a machine bears, and for none."""
     if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -174,10 +157,10 @@ def session(
         raise EngineError(f"ONNX Runtime refuses the model: {_first_line(cause)}") from cause
 
 
-def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> None:
+def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> dict[str, ir.Value]:
     """Make the tensors `names` the outputs of `proto` (types as known; shapes are left to the runtime).
 
-    A sequence comes back as a list of arrays.
+    Returns them. A sequence comes back as a list of arrays when it is run.
     """
     values = {v.name: v for node in model.graph for v in node.outputs if v.name}
     unknown = [n for n in names if n not in values]
@@ -193,6 +176,17 @@ def _expose(proto: onnx.ModelProto, model: ir.Model, names: Sequence[str]) -> No
             info.CopyFrom(ir.to_proto(values[name]))
         elif dtype is not None:
             info.type.tensor_type.elem_type = int(dtype)
+    return {name: values[name] for name in names}
+
+
+def _sizes(inputs: Iterable[ir.Value], values: Mapping[str, ir.Value]) -> dict[str, float]:
+    """Bytes of each value for a byte of the inputs, as far as shapes are known; as many where they are not."""
+
+    def elements(value: ir.Value) -> float:
+        return float(np.prod([d or 1 for d in dims(value) or ()]))
+
+    fed = max(1.0, sum(map(elements, inputs)))
+    return {name: elements(value) / fed if dims(value) else 1.0 for name, value in values.items()}
 
 
 def _as_returned(array: np.ndarray) -> np.ndarray:

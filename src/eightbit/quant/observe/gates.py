@@ -25,6 +25,7 @@ from eightbit.graph.functions import Function, functions
 from eightbit.graph.model import is_op
 from eightbit.quant.choose.placement import Placement
 from eightbit.quant.choose.recipe import Activations
+from eightbit.quant.observe.ranges import FIXED_LIMITS
 
 GATES = ("HardSwish", "HardSigmoid", "Clip", "Min", "Max", "Sigmoid", "Swish")
 """Ops of which one at least is in a spelling."""
@@ -119,10 +120,10 @@ def gate(swish: Swish, x: QuantParams) -> Gate | None:
     That of a HardSwish needs 3 to be a whole number of steps, and its own zero among the codes; that of a Swish a
     factor of 1, since its codes are made at once.
     """
-    if x.itype.bits != 8:
+    if x.itype.bits != 8 or not (swish.hard or abs(swish.factor - 1) < EXACT):
         return None
     if not swish.hard:
-        return Gate(params_from_range(0.0, 1.0, x.itype)) if abs(swish.factor - 1) < EXACT else None
+        return Gate(params_from_range(*FIXED_LIMITS["Sigmoid"], x.itype))
     steps = KNEE / float(x.scale)
     n, zero = round(steps), int(x.zero_point)
     if n == 0 or abs(steps - n) > EXACT * n or zero - n < x.itype.qmin:

@@ -40,7 +40,8 @@ def write_gates(
             if is_op(x.producer(), "DequantizeLinear") and is_op(reader, "QuantizeLinear"):
                 _write(model.graph, spelled, x, own, swish.root)
                 written += swish.nodes
-    drop_unread(model.graph)
+    if written:
+        drop_unread(model.graph)
     return written
 
 
