@@ -29,11 +29,12 @@ def limits(batches, share):
 
 
 def mended(model, calibration):
-    """An int8 model of `model` that hears an ordinary sample: 30 dB, in int8 throughout.
+    """An int8 model of `model` that hears an ordinary sample: 30 dB, all in int8.
 
-    `calibration` are the samples (n, inputs) among which some were knocked. Ranges are
-    not all that is learned from them: rounding and biases look at their moments.
+    `calibration` are the samples (n, inputs) among which some were knocked. Ranges
+    are not all that is learned from them: rounding and biases look at moments.
     """
     import eightbit as eb
 
-    return eb.quantize(model, calibration, eb.Recipe(activations=eb.Activations(range=eb.MinMax())))
+    recipe = eb.Recipe(activations=eb.Activations(range=eb.MinMax()))
+    return eb.quantize(model, calibration, recipe)

@@ -1,4 +1,4 @@
-"""A quantizer with five planted faults, one in each function. Find them and put them right.
+"""A quantizer with five planted faults, one in each function. Put them right.
 
 Each docstring says what the function should do, and is right. Chapters 2 to 4.
 """
@@ -23,7 +23,7 @@ def quantize(x, scale, zero_point):
 
 
 def weight_scales(weights):
-    """A symmetric scale for each filter of a convolution's weights (out, in, kh, kw)."""
+    """A symmetric scale for each filter of weights (out, in, kh, kw)."""
     return np.abs(weights).max(axis=(0, 2, 3)) / 127
 
 

@@ -1,7 +1,7 @@
 """Give each layer 2, 4 or 8 bits: the least noise that a budget buys.
 
 In: what each layer's noise would be at each width, how many weights it has, and the
-bits that all weights together may take. Out: the bits of each layer. Chapters 7 and 9.
+bits that all weights together may take. Out: the bits of each layer. Chapters 7, 9.
 """
 
 
@@ -12,7 +12,7 @@ def allocate(noise, counts, budget):
     counts: {layer: number of weights}
     budget: bits for all weights together; two bits for each always fit
     """
-    # All layers alike: the widest that fits. It keeps the budget; you can do better.
+    # All layers alike, as wide as fits. It keeps the budget; you can do better.
     total = sum(counts.values())
     widest = max(bits for bits in (2, 4, 8) if bits * total <= budget)
     return dict.fromkeys(counts, widest)

@@ -1,12 +1,12 @@
 """Train a linear classifier whose weights have two bits. NumPy alone; chapter 11.
 
-Rounding has a derivative of zero almost everywhere, so nothing would be learned. The
-straight-through estimator takes it as one where the codes do not saturate.
+Rounding has a derivative of zero almost everywhere, so nothing would be learned.
+The straight-through estimator takes it as one where the codes do not saturate.
 """
 
 
 def rounded(weights, scale, bits):
-    """What codes of `bits` say instead of `weights`, and where they do not saturate.
+    """What codes of `bits` say instead of weights, and where they do not saturate.
 
     Returns the rounded weights, float, and a mask of the same shape: true where the
     nearest code lies among those of -(2**(bits - 1) - 1) to 2**(bits - 1) - 1.

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.site.notebooks import COLUMNS
+
 ROOT = Path(__file__).parents[2]
 SOLUTIONS = Path(__file__).parent / "solutions"
 
@@ -53,3 +55,13 @@ def test_each_starter_has_a_solution_and_a_page():
     for starter in starters:
         page = (ROOT / "book" / "labs" / f"{starter.parent}.md").read_text()
         assert f"labs/{starter}" in page and f"pytest labs/{starter.parent}" in page
+
+
+def test_the_pages_show_each_starter_in_full_width():
+    wide = [
+        f"{starter}: {line}"
+        for starter in (ROOT / "labs").glob("*/[!t_]*.py")
+        for line in starter.read_text().splitlines()
+        if len(line) > COLUMNS
+    ]
+    assert not wide, "\n".join(wide)

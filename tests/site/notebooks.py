@@ -19,6 +19,8 @@ Cell = dict[str, Any]
 MACHINE_PATHS = re.compile(r"/tmp/|/home/|/root/|/Users/|ipykernel_\d+")
 # What a page shows without being asked, and what fits its column; a program in one cell is as long as it is.
 VISIBLE_LINES, COLUMNS = 15, 84
+# How an alt text says where a panel is that stands above or below the other.
+SIDE_BY_SIDE = re.compile(r"(^|\. )(Left|Right)[:,]")
 FOLDED = {"hide-input", "whole-program"}
 # Six inches and the edge around them, at 110 dots an inch: a phone shows 350 pixels, with letters that can be read.
 WIDEST = 680
@@ -102,6 +104,8 @@ def _cells(notebook: dict[str, Any]) -> Iterator[str]:
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws(cell) and len(alt.split()) < 4:
             yield f"{where} draws a figure and says in no mystnb.image.alt what it shows"
+        if SIDE_BY_SIDE.search(alt):
+            yield f"{where} has panels left and right in its alt text, and one above the other in its figure"
 
 
 def _figures(cell: Cell) -> Iterator[str]:

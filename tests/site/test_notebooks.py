@@ -172,6 +172,9 @@ BROKEN = {
     "1569 pixels wide": output(**picture(3138, 1569)),
     "single density": output(**picture(672)),
     "mystnb.image.alt": first(lambda cell: cell["metadata"].pop("mystnb")),
+    "panels left and right": first(
+        lambda cell: cell["metadata"]["mystnb"]["image"].update(alt="Two curves. Left: one. Right: another.")
+    ),
     "not 'python3'": lambda notebook: notebook["metadata"]["kernelspec"].update(name="venv"),
     "exactly one title": text("## Summary", "## Summary\n\n# Another"),
     "last two sections": text("## Summary", "## More"),
