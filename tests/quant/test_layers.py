@@ -207,6 +207,23 @@ def test_a_bias_never_overflows_int32(exponent):
     )
 
 
+@pytest.mark.parametrize("largest", [1e-44, 7e-39, 1e-36, 1e-3])
+def test_no_part_of_a_scale_is_too_small_for_float32(largest):
+    """Rows of a trained network may be all but zero: seven parts in ten of their scale are no normal number."""
+    x = np.random.default_rng(0).standard_normal((1, 5, 40)).astype(np.float32)
+    weight = (normal(3, 5) * np.float32(largest)).astype(np.float32)
+    layer = encode_layer(
+        weight,
+        None,
+        Layout.of(next(iter(conv((3, 5, 1, 1), "kernel_shape=[1,1]").graph))),
+        input_scale=np.float32(2.1),
+        recipe=Recipe(Weights(rounding=GPTQ())),
+        moments=Moments.of(x),
+        parts=(1.0, 0.7, 0.5),
+    )
+    assert (layer.scale >= np.finfo(np.float32).tiny).all()
+
+
 def test_bias_correction_restores_the_mean_output():
     model = conv(*CONVS["dense"])
     next(iter(model.graph)).name = "c"

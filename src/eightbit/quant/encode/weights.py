@@ -89,7 +89,7 @@ def encode_layer(
     pairs = _pairs(recipe, layout, weight.shape)
     if pairs is not None:
         scale = _wide_for(pairs, scale, rows)
-    needed = np.float32(0) if input_scale is None else least_scale(scale, bias, input_scale)
+    needed = np.maximum(TINY, 0 if input_scale is None else least_scale(scale, bias, input_scale))
     looked_at = moments if together is None else together
     hessian = None if looked_at is None else looked_at.centred if centred else looked_at.hessian
     gone = None if zeros is None else layout.rows(zeros)
