@@ -107,9 +107,9 @@ def promises(rows: dict[str, Row]) -> Iterator[Figure]:
     default = rows["default"]
     best = max((rows[name] for name in PEERS if not rows[name].missing), key=lambda row: row.sqnr_db)
     detail = f"best peer: {best.name}, {best.sqnr_db:.1f} dB, {best.agreement:.1%}"
-    yield Figure(f"{MODEL}: SQNR of the logits", default.sqnr_db, 22.5, "dB", detail, at_least=True)
+    yield Figure(f"{MODEL}: SQNR of the logits", default.sqnr_db, 24, "dB", detail, at_least=True)
     share = 100 * default.agreement
-    yield Figure(f"{MODEL}: same first class", share, 95.5, "%", detail, at_least=True)
+    yield Figure(f"{MODEL}: same first class", share, 96, "%", detail, at_least=True)
     detail = f"{CROPS} crops, {default.processor_seconds:.0f} s of the processor"
     yield Figure(f"{MODEL}: time to quantize", default.seconds, 60, "s", detail)
     for row, crops in ((default, CROPS), (rows[LARGE], MANY)):

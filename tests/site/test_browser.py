@@ -39,6 +39,10 @@ DARK = """new Promise(done => {
 })"""
 BYTES = """["navigation", "resource"].flatMap(kind => performance.getEntriesByType(kind))
   .reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
+CUT = """[...document.querySelectorAll("article :is(p, li, dd) > code, .prev-next-title")].filter(tag => {
+  const box = tag.getBoundingClientRect();
+  return box.width && (box.left < 0 || box.right > innerWidth);
+}).map(tag => tag.textContent)"""
 LARGEST = {"book/index": 1.5e6}
 LARGEST_CHAPTER = 4.5e6  # 1.3 of them MathJax
 KINDS = ("book/index", "book/01_ten_minutes", CODE_PAGE, "book/tools", "book/glossary", "book/api/quant")
@@ -88,6 +92,7 @@ def faults(name: str, tab: Tab, server: str, axe: str | None) -> dict[str, objec
         "pictures not loaded": tab.run("""[...document.images].filter(image =>
             image.loading !== "lazy" && image.complete && !image.naturalWidth).map(image => image.src)"""),
         "wider than a phone": tab.run(WIDE),
+        "names that a phone cuts off": tab.run(CUT),
         "too heavy": [size for size in [tab.run(BYTES)] if size > LARGEST.get(name, LARGEST_CHAPTER)],
     }
     if axe is not None:

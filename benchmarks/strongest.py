@@ -1,0 +1,176 @@
+"""The default recipe beside peers at their strongest: AdaRound, AdaQuant, trained rounding, slow bias correction.
+
+    python -m benchmarks.run strongest
+
+EfficientNet-Lite0 on photographs, ResNet-8 and the MobileNet on Fashion-MNIST; all quantizers see the same samples, and
+what they make runs in the same session of ONNX Runtime, or in the peer that makes no ONNX file (NNCF in OpenVINO; MCT,
+which simulates). `benchmarks.strongest_peers` says what each does. What the peers ask for cannot be installed together:
+EIGHTBIT_PEERS names a folder with an environment of each,
+
+    for peer in nncf aimet-onnx amd-quark model-compression-toolkit; do
+        python -m venv $EIGHTBIT_PEERS/$peer
+        $EIGHTBIT_PEERS/$peer/bin/pip install $peer torch==2.13.0 onnx onnxruntime onnxscript pooch
+    done
+
+and a peer without one, or one that fails on a network, is left out, which the table and the details tell. The rows of
+the first network are stored in strongest.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import eightbit as eb
+from benchmarks.accuracy import CROPS, TESTED, Images, in_batches
+from benchmarks.figure import Figure, machine
+from benchmarks.strongest_peers import METHODS, PEERS
+from benchmarks.training import FEW
+from eightbit.arith.affine import sqnr_db
+from eightbit.course import zoo
+from eightbit.course.datasets import fashion_mnist
+from eightbit.course.pictures import imagenet_crops
+from eightbit.graph.run import session_options
+
+OURS = "eightbit"
+PACKAGES = {"nncf": "nncf", "aimet": "aimet-onnx", "quark": "amd-quark", "mct": "model-compression-toolkit"}
+ROOT = Path(__file__).parents[1]
+STORED = Path(__file__).with_name("strongest.json")
+CASES = (
+    ("efficientnet_lite0", 8),
+    ("resnet8", 8),
+    ("resnet8", 4),
+    ("mobilenet", 8),
+    ("mobilenet", 4),
+)
+"""Networks, and the bits of their weights; activations have eight."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a quantizer made of a network: SQNR of its outputs, share of answers kept, and what it took."""
+
+    name: str
+    sqnr_db: float = np.nan
+    agreement: float = np.nan
+    processor_seconds: float = np.nan
+    peak_bytes: int = 0
+    missing: str = ""
+
+
+def figures() -> Iterator[Figure]:
+    """For each network, by how much the default recipe is nearer to float than the best of the peers."""
+    for network, bits in CASES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            exact = prepare(network, folder)
+            rows = {peer: measured(peer, folder, bits, exact) for peer in PEERS}
+        what = f"{network} W{bits}A8"
+        print_table(what, rows.values())
+        ours = rows.pop(OURS)
+        others = [row for row in rows.values() if not row.missing]
+        if (network, bits) == CASES[0] and others:
+            found = [asdict(row) for row in (*others, ours)]
+            kept = {"machine": machine(), "tested": TESTED, "rows": found}
+            STORED.write_text(json.dumps(kept, indent=1) + "\n")
+        if not others:
+            print(f"{what}: no peer is installed, see benchmarks/strongest.py")
+            continue
+        best = max(others, key=lambda row: row.sqnr_db)
+        detail = "; ".join(
+            [
+                *(
+                    f"{row.name} {row.sqnr_db:.1f} dB, {row.agreement:.1%} of the answers"
+                    for row in (ours, best)
+                ),
+                f"{len(others)} of {len(PACKAGES)} peers",
+            ]
+        )
+        ahead = ours.sqnr_db - best.sqnr_db
+        yield Figure(f"{what}: nearer than the best peer", ahead, 0.0, "dB", detail, at_least=True)
+
+
+def prepare(network: str, folder: Path) -> Images:
+    """What a peer begins with as files; returns the float network's answers to the test samples."""
+    module = zoo.load(network)
+    torch.save(module, folder / "module.pt")
+    model = eb.load(module, zoo.example(network))
+    model.save(folder / "model.onnx")
+    if network == "efficientnet_lite0":
+        crops = imagenet_crops(CROPS, TESTED)
+        calibration, test = crops.calibration, crops.test
+    else:
+        data = fashion_mnist()
+        calibration, test = data.train.images[:FEW], data.test.images
+    np.save(folder / "calibration.npy", zoo.preprocess_for(network, calibration))
+    np.save(folder / "test.npy", zoo.preprocess_for(network, test))
+    tested = np.load(folder / "test.npy", mmap_mode="r")
+    return in_batches(lambda x: np.asarray(model(x), np.float32), tested)
+
+
+def measured(peer: str, folder: Path, bits: int, exact: Images) -> Row:
+    """The row of a peer, quantized in a process of its own Python and judged in this one."""
+    python = _python(peer)
+    if python is None:
+        return Row(METHODS[peer], missing=f"no {PACKAGES[peer]} in EIGHTBIT_PEERS")
+    made, found = folder / "int8.onnx", folder / "found.npy"
+    for left in (made, found):
+        left.unlink(missing_ok=True)
+    command = [python, "-P", ROOT / "benchmarks" / "strongest_peers.py", peer, folder, str(bits)]
+    paths = [ROOT / "src", ROOT] if peer == OURS else [ROOT / "src"]
+    child = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+    )
+    if child.returncode:
+        return Row(METHODS[peer], missing=child.stderr.strip().splitlines()[-1][:100])
+    took = json.loads(child.stdout.splitlines()[-1])
+    answers = (
+        np.load(found) if found.exists() else _answers(made, np.load(folder / "test.npy", mmap_mode="r"))
+    )
+    same = float((answers.argmax(1) == exact.argmax(1)).mean())
+    noise = sqnr_db(exact, answers)
+    return Row(METHODS[peer], noise, same, took["seconds"], took["peak_bytes"])
+
+
+def print_table(what: str, rows: Iterable[Row]) -> None:
+    """The rows of a network under one another."""
+    table = Table("quantizer", "SQNR", "same answers", "processor", "peak memory", title=what)
+    for r in rows:
+        numbers = (
+            f"{r.sqnr_db:.1f} dB",
+            f"{r.agreement:.2%}",
+            f"{r.processor_seconds:.0f} s",
+            f"{r.peak_bytes / 1e6:,.0f} MB",
+        )
+        table.add_row(r.name, *((r.missing,) if r.missing else numbers))
+    Console().print(table)
+
+
+def _python(peer: str) -> str | None:
+    if peer == OURS:
+        return sys.executable
+    folder = os.environ.get("EIGHTBIT_PEERS")
+    python = Path(folder or "", PACKAGES[peer], "bin", "python")
+    return str(python) if folder and python.exists() else None
+
+
+def _answers(file: Path, test: Images) -> Images:
+    session = ort.InferenceSession(file.read_bytes(), session_options(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return in_batches(lambda x: np.asarray(session.run(None, {name: x})[0]), test)
