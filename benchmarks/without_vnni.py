@@ -9,6 +9,7 @@ Everything else runs as it is. A machine whose kernels saturate needs none of th
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -24,9 +25,12 @@ CPUID, UD2 = b"\x0f\xa2", b"\x0f\x0b"
 
 
 def missing_tools() -> str:
-    """What has to be installed before `environment` can be called, or nothing."""
-    lacking = [] if pairs_saturate() else [tool for tool in TOOLS if shutil.which(tool) is None]
-    return ", ".join(lacking)
+    """What is needed and not there for `environment`, or nothing."""
+    if pairs_saturate():
+        return ""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return "an x86-64 processor under Linux"
+    return ", ".join(tool for tool in TOOLS if shutil.which(tool) is None)
 
 
 def environment(folder: Path) -> dict[str, str]:
