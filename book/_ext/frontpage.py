@@ -1,8 +1,8 @@
 """The front page's parts: a measured sentence, the demo's photographs, the table of peers, the chapters' cards.
 
-In: `demo.build`, benchmarks/peers.json, paths.yml and the notebooks. Out: substitutions for index.md, and a folder
-whose contents Sphinx copies beside the pages. What takes half a minute, the demo, is kept under `_build/frontpage`
-until the package or the demo changes.
+In: `demo.build`, what benchmarks/ has stored of peers, paths.yml and the notebooks. Out: substitutions for index.md,
+and a folder whose contents Sphinx copies beside the pages. What takes half a minute, the demo, is kept under
+`_build/frontpage` until the package or the demo changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def prepare(app: Sphinx, config: Config) -> None:
     chapters = [
         Chapter(path) for path in sorted((ROOT / "book").glob("[0-9]*.ipynb"))
     ]
-    peers = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
+    peers, strongest = (
+        json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+        for name in ("peers", "strongest")
+    )
     config.html_extra_path = [*config.html_extra_path, str(FOLDER)]
     config.myst_substitutions = {
         "sentence": sentence(stored, peers),
@@ -40,6 +43,7 @@ def prepare(app: Sphinx, config: Config) -> None:
             SLIDER.format(count=f"{count(stored):,}", **stored["weights"])
         ),
         "peers": table(peers),
+        "strongest": table(strongest),
         "paths": raw(
             cards(
                 FOLDER / "demo",
@@ -120,8 +124,11 @@ def table(peers: dict[str, Any]) -> str:
     for row in peers["rows"]:
         if row["missing"] or row["name"].startswith("weights only"):
             continue
-        ours = row["name"].startswith(("default", "plain"))
-        name = f"**eightbit, {row['name']}**" if ours else row["name"]
+        name = row["name"]
+        if name.startswith(("default", "plain")):
+            name = f"eightbit, {name}"
+        if name.startswith("eightbit"):
+            name = f"**{name}**"
         lines.append(
             f"| {name} | {row['sqnr_db']:.1f} dB | {row['agreement']:.1%} | {row['processor_seconds']:.0f} s |"
         )
