@@ -13,7 +13,6 @@ run in the NumPy engine on 20 of the crops, every integer compared.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,8 @@ from rich.table import Table
 
 import eightbit as eb
 from benchmarks.figure import Figure, machine
-from benchmarks.memory import peak_bytes
 from benchmarks.quantizers import Images, Network, Quantizer, Samples, by_nncf, by_onnx_runtime, by_recipe
+from benchmarks.usage import peak_bytes, processor_seconds
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
@@ -96,7 +95,7 @@ def figures() -> Iterator[Figure]:
 def table(folder: Path) -> dict[str, Row]:
     """All rows, measured, printed and stored."""
     rows = {name: in_child(name, folder) for name in ROWS}
-    print_table(rows.values())
+    print_table(MODEL, rows.values())
     stored = {"machine": machine(), "tested": TESTED, "rows": [asdict(row) for row in rows.values()]}
     STORED.write_text(json.dumps(stored, indent=1) + "\n")
     return rows
@@ -172,12 +171,12 @@ def in_child(name: str, folder: Path) -> Row:
 def measured(name: str, folder: Path) -> Row:
     """A row, measured in this process."""
     calibration = Samples(folder / "calibration.npy", MANY if name == LARGE else CROPS)
-    start, used = time.perf_counter(), _processor_seconds()
+    start, used = time.perf_counter(), processor_seconds()
     try:
         network = ROWS[name](folder / "model.onnx", calibration)
     except ImportError as cause:
         return Row(name, missing=f"{cause.name} is {PEER_MISSING}")
-    seconds, used, peak = time.perf_counter() - start, _processor_seconds() - used, peak_bytes()
+    seconds, used, peak = time.perf_counter() - start, processor_seconds() - used, peak_bytes()
     test, exact = np.load(folder / "test.npy", mmap_mode="r"), np.load(folder / "exact.npy")
     found = in_batches(network, test)
     agreement = float((found.argmax(1) == exact.argmax(1)).mean())
@@ -189,19 +188,14 @@ def in_batches(network: Network, x: Images, size: int = BATCH) -> Images:
     return np.concatenate([network(np.asarray(x[i : i + size])) for i in range(0, len(x), size)])
 
 
-def _processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def print_table(rows: Iterable[Row]) -> None:
-    """The rows under one another."""
-    table = Table("quantizer", "SQNR", "agreement", "time", "processor", "peak memory", title=MODEL)
+def print_table(title: str, rows: Iterable[Row]) -> None:
+    """The rows of a network under one another."""
+    table = Table("quantizer", "SQNR", "agreement", "time", "processor", "peak memory", title=title)
     table.add_row("float", "", "100.0%")
     for r in rows:
         numbers = (
             f"{r.sqnr_db:.1f} dB",
-            f"{r.agreement:.1%}",
+            f"{r.agreement:.2%}",
             f"{r.seconds:.1f} s",
             f"{r.processor_seconds:.1f} s",
             f"{r.peak_bytes / 1e6:,.0f} MB",

@@ -8,7 +8,6 @@ torch, which made it, weighs on neither.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 import eightbit as eb
 from benchmarks.figure import Figure
+from benchmarks.usage import peak_bytes
 from eightbit.course import zoo
 
 MODEL = "efficientnet_lite0"
@@ -40,15 +40,6 @@ def crops(count: int) -> Iterator[NDArray[np.float32]]:
         picture = photographs[i % len(photographs)]
         top, left = (rng.integers(0, length - SIDE + 1) for length in picture.shape[:2])
         yield zoo.preprocess_for(MODEL, picture[None, top : top + SIDE, left : left + SIDE])
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held so far (Linux).
-
-    Not `getrusage`: its peak is handed from a parent to the child that it starts, and this parent has loaded torch.
-    """
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def figures() -> Iterator[Figure]:

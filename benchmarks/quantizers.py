@@ -53,7 +53,7 @@ def by_onnx_runtime(method: str, *, per_channel: bool = True) -> Quantizer:
     def quantize(model: Path, calibration: Samples) -> Network:
         feeds = ({_input(model): x} for x in calibration)
         made = onnx_runtime_model(model, feeds, model.parent, method=method, per_channel=per_channel)
-        return _in_onnx_runtime(made)
+        return in_onnx_runtime(made)
 
     return quantize
 
@@ -86,7 +86,7 @@ def onnx_runtime_model(
 
 def by_nncf(model: Path, calibration: Samples) -> Network:
     """NNCF's post-training quantization of the ONNX graph, as `nncf.quantize` does it by default."""
-    return _in_onnx_runtime(nncf_model(model, ({_input(model): x} for x in calibration)))
+    return in_onnx_runtime(nncf_model(model, ({_input(model): x} for x in calibration)))
 
 
 def nncf_model(model: Path, calibration: Iterable[Feeds]) -> bytes:
@@ -102,7 +102,7 @@ def _input(model: Path) -> str:
     return str(onnx.load(model, load_external_data=False).graph.input[0].name)
 
 
-def _in_onnx_runtime(model: bytes) -> Network:
+def in_onnx_runtime(model: bytes) -> Network:
     """A peer's network in the session that ours has: where kernels saturate, a default one costs NNCF 4 dB."""
     session = ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

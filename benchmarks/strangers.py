@@ -32,8 +32,8 @@ from rich.table import Table
 import eightbit as eb
 from benchmarks import stranger_inputs as inputs
 from benchmarks.figure import Figure
-from benchmarks.memory import peak_bytes
 from benchmarks.quantizers import nncf_model, onnx_runtime_model
+from benchmarks.usage import peak_bytes
 from benchmarks.wheels import model_file
 from eightbit.deploy.sessions import OnnxRuntime
 from eightbit.graph.run import session_options

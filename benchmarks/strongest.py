@@ -24,26 +24,23 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import eightbit as eb
-from benchmarks.accuracy import CROPS, TESTED, Images, in_batches
+from benchmarks.accuracy import CROPS, TESTED, Images, Row, in_batches, print_table
 from benchmarks.figure import Figure, machine
+from benchmarks.quantizers import in_onnx_runtime
 from benchmarks.strongest_peers import METHODS, PEERS
 from benchmarks.training import FEW
 from eightbit.arith.affine import sqnr_db
 from eightbit.course import zoo
 from eightbit.course.datasets import fashion_mnist
 from eightbit.course.pictures import imagenet_crops
-from eightbit.graph.run import session_options
 
 OURS = "eightbit"
 PACKAGES = {"nncf": "nncf", "aimet": "aimet-onnx", "quark": "amd-quark", "mct": "model-compression-toolkit"}
@@ -57,18 +54,6 @@ CASES = (
     ("mobilenet", 4),
 )
 """Networks, and the bits of their weights; activations have eight."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a quantizer made of a network: SQNR of its outputs, share of answers kept, and what it took."""
-
-    name: str
-    sqnr_db: float = np.nan
-    agreement: float = np.nan
-    processor_seconds: float = np.nan
-    peak_bytes: int = 0
-    missing: str = ""
 
 
 def figures() -> Iterator[Figure]:
@@ -129,38 +114,23 @@ def measured(peer: str, folder: Path, bits: int, exact: Images) -> Row:
     made, found = folder / "int8.onnx", folder / "found.npy"
     for left in (made, found):
         left.unlink(missing_ok=True)
-    command = [python, "-P", ROOT / "benchmarks" / "strongest_peers.py", peer, folder, str(bits)]
-    paths = [ROOT / "src", ROOT] if peer == OURS else [ROOT / "src"]
     child = subprocess.run(
-        command,
+        [python, "-P", "-m", "benchmarks.strongest_peers", peer, folder, str(bits)],
         capture_output=True,
         text=True,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
     )
     if child.returncode:
-        return Row(METHODS[peer], missing=child.stderr.strip().splitlines()[-1][:100])
+        return Row(METHODS[peer], missing=(child.stderr.strip().splitlines() or ["killed"])[-1][:100])
     took = json.loads(child.stdout.splitlines()[-1])
-    answers = (
-        np.load(found) if found.exists() else _answers(made, np.load(folder / "test.npy", mmap_mode="r"))
-    )
+    if found.exists():
+        answers = np.load(found)
+    else:
+        test = np.load(folder / "test.npy", mmap_mode="r")
+        answers = in_batches(in_onnx_runtime(made.read_bytes()), test)
     same = float((answers.argmax(1) == exact.argmax(1)).mean())
-    noise = sqnr_db(exact, answers)
-    return Row(METHODS[peer], noise, same, took["seconds"], took["peak_bytes"])
-
-
-def print_table(what: str, rows: Iterable[Row]) -> None:
-    """The rows of a network under one another."""
-    table = Table("quantizer", "SQNR", "same answers", "processor", "peak memory", title=what)
-    for r in rows:
-        numbers = (
-            f"{r.sqnr_db:.1f} dB",
-            f"{r.agreement:.2%}",
-            f"{r.processor_seconds:.0f} s",
-            f"{r.peak_bytes / 1e6:,.0f} MB",
-        )
-        table.add_row(r.name, *((r.missing,) if r.missing else numbers))
-    Console().print(table)
+    return Row(METHODS[peer], sqnr_db(exact, answers), same, **took)
 
 
 def _python(peer: str) -> str | None:
@@ -169,9 +139,3 @@ def _python(peer: str) -> str | None:
     folder = os.environ.get("EIGHTBIT_PEERS")
     python = Path(folder or "", PACKAGES[peer], "bin", "python")
     return str(python) if folder and python.exists() else None
-
-
-def _answers(file: Path, test: Images) -> Images:
-    session = ort.InferenceSession(file.read_bytes(), session_options(), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return in_batches(lambda x: np.asarray(session.run(None, {name: x})[0]), test)

@@ -1,6 +1,6 @@
 """Peers at their strongest, each in a Python of its own: what they ask for cannot be installed together.
 
-    PEER/bin/python -P benchmarks/strongest_peers.py PEER FOLDER BITS     # prints CPU seconds and peak memory as JSON
+    PEER/bin/python -P -m benchmarks.strongest_peers PEER FOLDER BITS     # prints what it took as JSON
 
 FOLDER holds model.onnx (float32, input (N, C, H, W)), module.pt (the same network, pickled by torch), calibration.npy
 and test.npy; BITS are those of the weights, activations have eight. What comes out is int8.onnx, as QDQ, or, where the
@@ -11,14 +11,15 @@ the classes of module.pt.
 from __future__ import annotations
 
 import json
-import re
-import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.usage import peak_bytes, processor_seconds
 
 BATCH = 8
 ROUNDS, EPOCHS = 2000, 20
@@ -153,7 +154,7 @@ def mct(folder: Path, bits: int) -> None:
 
 
 METHODS = {
-    "eightbit": "eightbit, default",
+    "eightbit": "default",
     "nncf": "NNCF, slow bias correction",
     "aimet": "AIMET, AdaRound",
     "quark": "Quark, AdaQuant",
@@ -207,12 +208,11 @@ def answers(folder: Path, network: Callable[[Any], Any]) -> None:
 
 def main(name: str, folder: Path, bits: int) -> None:
     """Quantize as the peer called `name` does, and tell what it took."""
+    start = time.perf_counter()
     PEERS[name](folder, bits)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    status = Path("/proc/self/status").read_text()
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status)  # ru_maxrss begins with what the parent process held
-    assert peak is not None
-    print(json.dumps({"seconds": used.ru_utime + used.ru_stime, "peak_bytes": 1024 * int(peak[1])}))
+    seconds = time.perf_counter() - start
+    took = {"seconds": seconds, "processor_seconds": processor_seconds(), "peak_bytes": peak_bytes()}
+    print(json.dumps(took))
 
 
 if __name__ == "__main__":

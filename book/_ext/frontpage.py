@@ -124,11 +124,8 @@ def table(peers: dict[str, Any]) -> str:
     for row in peers["rows"]:
         if row["missing"] or row["name"].startswith("weights only"):
             continue
-        name = row["name"]
-        if name.startswith(("default", "plain")):
-            name = f"eightbit, {name}"
-        if name.startswith("eightbit"):
-            name = f"**{name}**"
+        ours = row["name"].startswith(("default", "plain"))
+        name = f"**eightbit, {row['name']}**" if ours else row["name"]
         lines.append(
             f"| {name} | {row['sqnr_db']:.1f} dB | {row['agreement']:.1%} | {row['processor_seconds']:.0f} s |"
         )

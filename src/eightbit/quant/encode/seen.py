@@ -36,7 +36,7 @@ class Seen:
         x, changed = summable(x), summable(changed)
         turned = changed.transpose(0, 2, 1)
         return cls(
-            Moments.of(changed), np.matmul(x, turned).astype(np.float64), x.sum(axis=2, dtype=np.float64)
+            Moments.over(changed), np.matmul(x, turned).astype(np.float64), x.sum(axis=2, dtype=np.float64)
         )
 
     def add(self, other: Seen) -> Seen:

@@ -55,7 +55,11 @@ class Moments:
     @classmethod
     def of(cls, x: NDArray[np.floating]) -> Moments:
         """Moments of the columns of `x` (G, K, N)."""
-        x = summable(x)
+        return cls.over(summable(x))
+
+    @classmethod
+    def over(cls, x: NDArray[np.floating]) -> Moments:
+        """The same of columns that are `summable` already."""
         # One group goes through a plain product, which BLAS knows to be symmetric; many small ones go in a stack.
         hessian = (x[0] @ x[0].T)[None] if len(x) == 1 else np.matmul(x, x.transpose(0, 2, 1))
         return cls(hessian.astype(np.float64), x.sum(axis=2, dtype=np.float64), x.shape[2])
